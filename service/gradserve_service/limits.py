@@ -1,0 +1,28 @@
+"""Every limit of a server: a name, a unit, a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one server holds and waits for."""
+
+    body_bytes_max: int = 8 << 30  # one request body: 2 G float32 parameters
+    bodies_bytes_max: int = 8 << 30  # all bodies and queued pushes of the server together; past it 429
+    queue_pushes_max: int = 256  # waiting pushes of one run: more would only wait longer than their client
+    inline_parameters_max: int = 65_536  # up to here an update runs on the event loop: a thread hop costs 100 µs
+    wait_seconds_max: float = 60.0  # a long-poll's longest wait: proxies cut idle connections near here
+    batch_entries_max: int = 64  # entries in one append: one script call must not hold Redis for long
+    snapshot_journal_bytes_min: int = 64 << 20  # journal between snapshots, at least: small runs need few
+    snapshot_state_factor: int = 4  # … and at least this many times the state: writing it must stay a small share
+    catch_up_entries: int = 256  # entries a read while catching up or restoring
+    decide_again_max: int = 64  # lost races in a row before a push is told to come again
+    crashes_max: int = 3  # failures at one position before the run is quarantined
+    store_memory_share_max: float = 0.7  # of the store's memory limit: above it pushes get 429
+    receive_rate_bytes_min: int = 64 << 10  # a second, after the grace: home and spot uplinks are users
+    receive_grace_seconds: float = 30.0
+    json_bytes_max: int = 8 << 20  # a JSON body: 65,536 numbers at their longest, with room
+    idle_connection_seconds: int = 620  # longer than a worker's longest gradient is likely to take
+    waiting_requests_max: int = 4_096  # long-polls at once
