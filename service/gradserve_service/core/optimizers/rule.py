@@ -1,0 +1,94 @@
+"""What an optimizer says about itself, and the few operations that it is written in.
+
+A rule is its spec (a frozen pydantic model: the hyperparameters) plus three things:
+
+    slots                       the vectors it keeps beside the weights, float32[N] each
+    scalars(t, lr, scale)       once an update: everything that is the same for all elements, folded, in double
+    change(c, g, w, s, u, a)    for each block: update the slots and write the change u, so that  w ← w - u
+
+The driver (`core.update`) does everything else, the same for every rule: blocks and threads, clipping, weight decay,
+the sign of `maximize`, tensors that did not come, and the subtraction, whose result goes into the next weights.
+
+`u` is the block of the next weights itself, so the change needs no memory of its own, and a rule that has to scale it
+by a sum (over a tensor: LAMB; over all: Prodigy) finds the whole change there after a first sweep. Such a rule says so
+in `kind`; the driver refuses a kind that it has no sweep for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from ..blocks import Array
+
+__all__ = ["TINY", "Kind", "Rule", "Scalar", "Slot", "integer_power", "keep_and_add"]
+
+Kind = Literal["elementwise", "per_tensor", "whole_run", "shaped"]
+Scalar = Any  # a 0-d array of the weights' dtype: a np.float64 would make every operation three times slower (NEP 50)
+
+TINY = 2.0**-126  # the smallest normal float32
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A vector that a rule keeps between updates: same length as the parameters, every element starts at `initial`."""
+
+    name: str  # torch's word where torch has one
+    initial: float = 0.0
+
+
+class Rule(ABC):
+    """An optimizer's arithmetic. Mixed into the spec that declares its hyperparameters: `class Adam(specs.Adam, Rule)`."""
+
+    if TYPE_CHECKING:  # fields of every optimizer's spec
+        lr: float
+        weight_decay: float
+        weight_decay_mode: Literal["l2", "decoupled"]
+        maximize: bool
+
+        def model_copy(self, *, update: dict[str, Any]) -> Self: ...
+
+    kind: ClassVar[Kind] = "elementwise"
+    momentum_field: ClassVar[str]  # what a schedule's momentum replaces: "momentum" or "beta1"
+    scratch_blocks: ClassVar[int] = 0  # blocks like `u` that `change` needs besides it
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots in the order in which `change` receives their blocks."""
+
+    @abstractmethod
+    def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
+        """The numbers of update `t` (from 1), in double. `scale` is a factor that the gradient still has to get."""
+
+    @abstractmethod
+    def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
+        """Update the slots' blocks `s` in place and write into `u` what is to be subtracted from the weights.
+
+        `c` are `scalars` in the arrays' dtype; `g` (gradient) and `w` (weights) are only read; `a` are scratch blocks.
+        """
+
+    def with_momentum(self, momentum: float) -> Self:
+        """This rule for an update whose schedule gives the momentum."""
+        return self.model_copy(update={self.momentum_field: momentum})
+
+
+def keep_and_add(slot: Array, keep: Scalar, x: Array) -> None:
+    """slot ← keep · slot + x, in place."""
+    np.multiply(slot, keep, slot)
+    np.add(slot, x, slot)
+
+
+def integer_power(base: float, exponent: int) -> float:
+    """base^exponent by repeated squaring: `**` asks the C library, whose last bit differs between machines."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result

@@ -1,0 +1,60 @@
+"""Stochastic gradient descent, with and without momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from numpy import add, multiply
+
+from gradserve import specs
+
+from ..blocks import Array
+from .rule import Rule, Scalar, Slot, keep_and_add
+
+__all__ = ["Sgd"]
+
+
+class Sgd(specs.Sgd, Rule):
+    """Gradient descent; a velocity with momentum μ; Nesterov's look-ahead.
+
+        w <- w - lr g                                                 without momentum
+
+        b <- μ b + (1 - dampening) g          velocity, float32[N]; b <- g at the first update, as in torch
+        w <- w - lr b                         or  w - lr (g + μ b)  with `nesterov`
+
+        v <- μ v - lr (1 - dampening) g       with `lr_in_momentum`, the form of Keras and of textbooks:
+        w <- w + v                            or  w + μ v - lr g    with `nesterov`
+
+    Both forms walk the same way at a constant lr, with v = -lr b; when lr changes, the second keeps the old one in the
+    velocity.
+
+    Source: Polyak 1964; Sutskever et al. 2013, section 2. Matches torch.optim.SGD, keras.optimizers.SGD with
+    `lr_in_momentum`.
+    """
+
+    momentum_field: ClassVar[str] = "momentum"
+    scratch_blocks: ClassVar[int] = 1
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot("velocity"),) if self.momentum else ()
+
+    def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
+        take = scale if t == 1 else scale * (1.0 - self.dampening)
+        inside, outside = (-lr, -1.0) if self.lr_in_momentum else (1.0, lr)
+        ahead = outside * self.momentum if self.nesterov else outside
+        return lr * scale, take * inside, self.momentum, ahead
+
+    def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
+        step, take, mu, out = c
+        if not s:
+            multiply(g, step, u)
+            return
+        (b,) = s
+        multiply(g, take, u)
+        keep_and_add(b, mu, u)
+        multiply(b, out, u)
+        if self.nesterov:
+            multiply(g, step, a[0])
+            add(u, a[0], u)
