@@ -1,0 +1,70 @@
+"""Gradients as callers have them → the pieces of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import from_refused
+from .problems import Refused, refuse
+from .wire import Layout, encode_frame
+
+Gradients: TypeAlias = Mapping[str, ArrayLike] | NDArray[np.float32]
+Pieces: TypeAlias = tuple[bytes | memoryview, ...]
+
+IN_PLACE_BYTES_MIN = 256 << 10  # below this one copy is cheaper than a look at each tensor
+
+
+def gradient_layout(layout: Layout, gradients: Gradients) -> Layout:
+    """The run's layout, or the part of it that these gradients have. Raises `UnknownTensor`."""
+    if isinstance(gradients, np.ndarray):
+        return layout
+    try:
+        return layout.subset(gradients.keys())
+    except Refused as refused:
+        raise from_refused(refused) from None
+
+
+def gradient_vector(layout: Layout, gradients: Gradients) -> NDArray[np.float32]:
+    """float32[N] in layout order: the flat vector itself, or a new one filled from the dict.
+
+    `layout` is that of `gradient_layout`. float64 is rounded. Raises `LayoutMismatch`, `ValidationError`.
+    """
+    try:
+        if not isinstance(gradients, np.ndarray):
+            return layout.flatten(gradients)
+        if gradients.ndim != 1 or gradients.size != layout.parameters:
+            raise refuse(
+                "layout-mismatch",
+                f"expected a dict of arrays or a vector of {layout.parameters:,} elements, "
+                f"came an array of shape {list(gradients.shape)}",
+            )
+        return np.ascontiguousarray(gradients, np.float32)
+    except Refused as refused:
+        raise from_refused(refused) from None
+
+
+def gradient_pieces(layout: Layout, gradients: Gradients, metadata: Mapping[str, str]) -> Pieces:
+    """The frame to send. Large contiguous float32 tensors go out from where they lie: leave them alone meanwhile."""
+    if not isinstance(gradients, np.ndarray) and layout.parameters * 4 >= IN_PLACE_BYTES_MIN:
+        in_place = _in_place(layout, gradients)
+        if in_place is not None:
+            return (layout.header("float32", metadata), *in_place)
+    return tuple(encode_frame(layout, gradient_vector(layout, gradients), metadata))
+
+
+def _in_place(layout: Layout, tensors: Mapping[str, ArrayLike]) -> list[memoryview] | None:
+    """Each tensor's own memory, in layout order; None when one of them has to be converted (or refused)."""
+    pieces = []
+    for name, shape in zip(layout.names, layout.shapes, strict=True):
+        tensor = tensors[name]
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32 or tensor.shape != shape:
+            return None
+        if not tensor.flags.c_contiguous:
+            return None
+        if tensor.size:
+            pieces.append(tensor.reshape(-1).view(np.uint8).data)
+    return pieces

@@ -1,0 +1,101 @@
+"""Coming again: the one place where a request is repeated.
+
+`with_retries` wraps any flow and is a flow itself, so a simulator's virtual time drives it as a client's real time
+does. A request is repeated, byte for byte, after a transport error, 408, 429 or 5xx; that is safe because every request
+of this API is idempotent (a push has its sequence, a registration its instance, a change its key). Never after a 409.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import ServerUnreachable
+from .messages import Flow, Request, Response, Sleep, T
+
+RETRIED_STATUSES_BELOW_500 = frozenset({408, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long and how to come again. Time and chance come from outside.
+
+    Full jitter (each pause uniform between 0 and a doubling bound) spreads the workers of a restarted server best:
+    Brooker 2015, "Exponential Backoff and Jitter".
+    """
+
+    clock: Callable[[], float]  # seconds, monotonic
+    jitter: Callable[[], float]  # uniform in [0, 1)
+    seconds: float = 600.0  # in all, for one request: a training job outlives a server restart
+    first_pause_seconds: float = 0.1
+    pause_seconds_max: float = 20.0
+
+    def pause(self, attempt: int, retry_after: float | None) -> float:
+        """Seconds before attempt number `attempt` + 1. What Retry-After asks for is never undercut."""
+        bound = min(self.pause_seconds_max, self.first_pause_seconds * 2.0 ** min(attempt, 30))
+        return (retry_after or 0.0) + self.jitter() * bound
+
+
+def with_retries(flow: Flow[T], patience: Patience) -> Flow[T]:
+    """The same conversation, with every request repeated until it is answered or the patience runs out.
+
+    Then the flow gets the last refusing answer, or `ServerUnreachable` is thrown into it.
+    """
+    try:
+        step = next(flow)
+        while True:
+            if isinstance(step, Sleep):
+                yield step
+                step = flow.send(None)
+                continue
+            try:
+                response = yield from _insist(step, patience)
+            except ServerUnreachable as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(response)
+    except StopIteration as stop:
+        answer: T = stop.value
+        return answer
+    finally:
+        flow.close()
+
+
+def _insist(request: Request, patience: Patience) -> Flow[Response]:
+    """One request until it has an answer that repeating would not better."""
+    started = patience.clock()
+    attempt = 0
+    while True:
+        failure: ServerUnreachable | None = None
+        response: Response | None = None
+        try:
+            response = yield request
+        except ServerUnreachable as error:
+            failure = error
+        if response is not None and not _is_worth_repeating(response):
+            return response
+        pause = patience.pause(attempt, _retry_after(response))
+        waited = patience.clock() - started
+        if waited + pause > patience.seconds:
+            if response is not None:
+                return response
+            raise ServerUnreachable(
+                f"{request.method} {request.path}: no answer in {attempt + 1} attempts, {waited:.0f} s: {failure}"
+            ) from failure
+        yield Sleep(pause, _reason(request, response, failure))
+        attempt += 1
+
+
+def _is_worth_repeating(response: Response) -> bool:
+    return response.status >= 500 or response.status in RETRIED_STATUSES_BELOW_500
+
+
+def _retry_after(response: Response | None) -> float | None:
+    """Seconds that the answer asks for. A date instead of a number is left to the doubling pauses."""
+    text = response.headers.get("retry-after", "") if response is not None else ""
+    return float(text) if text.isdecimal() else None
+
+
+def _reason(request: Request, response: Response | None, failure: ServerUnreachable | None) -> str:
+    what = f"{failure}" if response is None else f"status {response.status}: {response.error()}"
+    return f"{request.method} {request.path}: {what}"

@@ -1,0 +1,253 @@
+"""A worker's side of exactly once, without I/O: what it was told, what it says, and what it does when told otherwise.
+
+A worker registers with a random instance and gets a *generation*. Its pushes carry a *sequence* 1, 2, 3, … that never
+restarts; every answer gives the next one and a *receipt*, which the next push sends back. One push is outstanding at a
+time, and a repeated request is the same request, so each gradient is applied once or the worker learns that it was not.
+
+When the server's history no longer holds what the worker was told (it lost a tail, or another life of this worker used
+the sequence), the outstanding gradient is *dropped*: sent under another sequence it could be applied twice. The worker
+registers again, pulls, and goes on. A caller whose data can be rewound goes back to `cursor`, the place that the server
+returned; one that cannot goes on where it is, which is the later of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError as SpecError
+
+from .errors import (
+    GradserveError,
+    HistoryRewound,
+    RoundClosed,
+    SequenceReused,
+    StaleGradient,
+    UnexpectedAnswer,
+    WeightsUninitialised,
+    from_refused,
+)
+from .flows import (
+    ACCEPT_JSON,
+    ACCEPT_TENSORS,
+    JSON_MEDIA_TYPE,
+    FirstWeights,
+    RunKey,
+    ask_json,
+    checked_name,
+    first_pull_flow,
+    json_request,
+    pull_flow,
+)
+from .gradients import Gradients, gradient_layout, gradient_pieces
+from .messages import Flow, Request, Response, ask
+from .specs import PushFields, validation_refusal
+from .weights import PushResult, Weights
+from .wire import MEDIA_TYPE
+
+OnStale = Literal["refresh", "resubmit", "raise"]
+
+RESUBMITS_MAX = 32  # stale this often in a row: the gradient is slower than the run, and only the caller can cure that
+OUTCOME_HEADERS = ("gradserve-next-sequence", "gradserve-receipt")
+
+
+class WorkerSession:
+    """One worker of one run. Every method that talks is a flow; run one at a time (pushes are in order).
+
+    instance   random, once for each process: handed in, as all chance is
+    first      rank 0's weights to start the run with, and to start it again if the server loses its beginning
+    notices    what was survived (a rewound history), in words; the driver takes them out and warns
+    """
+
+    def __init__(
+        self,
+        run: RunKey,
+        worker: str,
+        instance: str,
+        *,
+        first: FirstWeights | None = None,
+        rank: int = 0,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.run = run
+        self.worker = checked_name("worker", worker)
+        self.instance = instance
+        self.first = first
+        self.rank = rank
+        self.metadata = dict(metadata or {})
+        self.generation: int | None = None
+        self.next_sequence = 1
+        self.receipt: str | None = None
+        self.cursor: str | None = None
+        self.lease_seconds: float | None = None
+        self.weights: Weights | None = None
+        self.notices: list[str] = []
+        self._path = f"{run.path}/workers/{self.worker}"
+        self._push_headers = (("Content-Type", MEDIA_TYPE), *run.guard)
+
+    # -- membership
+
+    def register(self) -> Flow[None]:
+        """Join the run, or learn anew what the server knows of this instance. Raises `Fenced`."""
+        self._adopt((yield from self._put_worker(generation=None)))
+
+    def heartbeat(self) -> Flow[None]:
+        """Show that the worker lives, and compare what the server knows of it with what the worker was told.
+
+        A difference is a rewound history, found before a gradient is lost to it. Raises `Fenced`.
+        """
+        try:
+            row = yield from self._put_worker(generation=self.generation)
+        except HistoryRewound as error:
+            yield from self._register_again(error)
+            return
+        told = (self.generation, self.next_sequence, self.receipt)
+        known = (row["generation"], row["next_sequence"], row["receipt"])
+        if known != told:
+            difference = f"generation, next sequence and receipt are {known}, this worker was told {told}"
+            yield from self._register_again(HistoryRewound(difference))
+
+    def leave(self) -> Flow[None]:
+        """Leave the run. It is checked as a push is, so that a lost acknowledgement is told even now."""
+        error = yield from self._delete_worker()
+        if isinstance(error, HistoryRewound):
+            yield from self._register_again(error)
+            error = yield from self._delete_worker()
+        if error is not None:
+            raise error
+        self.generation = None
+
+    # -- weights and gradients
+
+    def pull(self, wait_seconds: float = 0.0) -> Flow[Weights]:
+        """The current weights (the very same object while they are unchanged); with a wait, once they are newer.
+
+        A run without weights gets them from rank 0; the other ranks wait for that.
+        """
+        try:
+            self.weights = yield from pull_flow(self.run, self.weights, wait_seconds)
+        except WeightsUninitialised as error:
+            if self.weights is not None:
+                self.notices.append(f"run {self.run.name!r} lost its weights, and starts again from the first: {error}")
+            self.weights = yield from first_pull_flow(self.run, self.first, rank=self.rank)
+        return self.weights
+
+    def push(
+        self,
+        gradients: Gradients,
+        *,
+        base: Weights | None = None,
+        samples: float = 1.0,
+        loss: float | None = None,
+        cursor: str | None = None,
+        lr: float | None = None,
+        want_weights: bool = False,
+        on_stale: OnStale = "refresh",
+    ) -> Flow[PushResult]:
+        """Push one gradient, computed at `base` (None: the weights held, or the current ones if none are).
+
+        The result says what became of it; with `want_weights` it brings the new weights in the same round trip.
+        Raises the refusals that are the caller's to cure (`NonFiniteGradient`, `LayoutMismatch`, `RunPaused`, …); they
+        leave no trace and use up no sequence. `StaleGradient` and `RoundClosed` only with `on_stale="raise"`.
+        """
+        if self.generation is None:
+            yield from self.register()
+        if base is None:
+            base = self.weights or (yield from self.pull())
+        for _ in range(RESUBMITS_MAX):
+            request = self._push_request(gradients, base, samples, loss, cursor, lr, want_weights)
+            response = yield from ask(request)
+            if response.status == 200:
+                return self._accepted(response, cursor)
+            error = response.error()
+            if isinstance(error, HistoryRewound | SequenceReused | WeightsUninitialised):
+                return (yield from self._drop(error))
+            if not isinstance(error, StaleGradient | RoundClosed) or on_stale == "raise":
+                raise error
+            base = yield from self.pull()
+            if on_stale == "refresh":
+                return PushResult("refreshed", base.version, self.next_sequence, weights=base)
+        raise error
+
+    # -- inside
+
+    def _push_request(
+        self,
+        gradients: Gradients,
+        base: Weights,
+        samples: float,
+        loss: float | None,
+        cursor: str | None,
+        lr: float | None,
+        want_weights: bool,
+    ) -> Request:
+        try:
+            fields = PushFields(
+                base_version=base.version,
+                base=base.etag,
+                samples=samples,
+                loss=loss,
+                generation=self.generation,
+                after=self.receipt,
+                cursor=cursor,
+                lr=lr,
+            )
+        except SpecError as error:
+            raise from_refused(validation_refusal(error)) from None
+        layout = gradient_layout(base.layout, gradients)
+        body = gradient_pieces(layout, gradients, fields.to_metadata())
+        answer = (*ACCEPT_TENSORS, ("Prefer", "return=representation")) if want_weights else ACCEPT_JSON
+        return Request("PUT", f"{self._path}/pushes/{self.next_sequence}", (*self._push_headers, *answer), body)
+
+    def _accepted(self, response: Response, cursor: str | None) -> PushResult:
+        """Adopt what the answer says, and only then count the push as done."""
+        sequence = self.next_sequence
+        if response.headers.get("content-type", "").startswith(JSON_MEDIA_TYPE):
+            answer = response.json()
+            result = PushResult.of_json(sequence, answer)
+            next_sequence, receipt = answer["next_sequence"], answer["receipt"]
+        else:
+            weights = Weights.of_response(response)
+            result = PushResult.of_headers(sequence, response, weights)
+            next_sequence, receipt = (response.header(name) for name in OUTCOME_HEADERS)
+            self.weights = weights
+        self.next_sequence, self.receipt = int(next_sequence), receipt
+        self.cursor = cursor if cursor is not None else self.cursor
+        return result
+
+    def _drop(self, error: GradserveError) -> Flow[PushResult]:
+        """Drop the outstanding gradient and go on from what the server has."""
+        yield from self._register_again(error)
+        self.notices[-1] += "; the outstanding gradient is dropped, it was not applied"
+        weights = yield from self.pull()
+        return PushResult("rewound", weights.version, self.next_sequence, weights=weights)
+
+    def _register_again(self, error: GradserveError) -> Flow[None]:
+        told = f"sequence {self.next_sequence} and receipt {self.receipt}"
+        yield from self.register()
+        self.notices.append(
+            f"{error}; worker {self.worker!r} of run {self.run.name!r} was told {told}, the server has sequence "
+            f"{self.next_sequence} and receipt {self.receipt}, cursor {self.cursor!r}: going on from there"
+        )
+
+    def _put_worker(self, generation: int | None) -> Flow[dict[str, Any]]:
+        body: dict[str, Any] = {"instance": self.instance, "metadata": self.metadata}
+        if generation is not None:
+            body["generation"] = generation
+        return (yield from ask_json(json_request("PUT", self._path, body, self.run.guard)))
+
+    def _delete_worker(self) -> Flow[GradserveError | None]:
+        told = {"generation": self.generation, "next_sequence": self.next_sequence, "after": self.receipt}
+        query = "&".join(f"{name}={value}" for name, value in told.items() if value is not None)
+        response = yield from ask(Request("DELETE", f"{self._path}?{query}", (*ACCEPT_JSON, *self.run.guard)))
+        return response.error() if response.status >= 300 else None
+
+    def _adopt(self, row: Mapping[str, Any]) -> None:
+        try:
+            self.generation = int(row["generation"])
+            self.next_sequence = int(row["next_sequence"])
+            self.receipt = row["receipt"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnexpectedAnswer(200, f"registration without {error}") from error
+        self.cursor = row.get("cursor")
+        self.lease_seconds = row.get("lease_seconds")
