@@ -25,4 +25,5 @@ class Limits:
     receive_grace_seconds: float = 30.0
     json_bytes_max: int = 8 << 20  # a JSON body: 65,536 numbers at their longest, with room
     idle_connection_seconds: int = 620  # longer than a worker's longest gradient is likely to take
+    lease_seconds: float = 30.0  # how often a silent worker should say that it is still there
     waiting_requests_max: int = 4_096  # long-polls at once

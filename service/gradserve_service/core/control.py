@@ -1,0 +1,156 @@
+"""The control state of a run: all that `decide` needs to know, small and quick to copy.
+
+It is a function of the chain: `advance` (machine.py) is the only code that changes it. `fork` gives a copy to decide a
+batch on; rows and specs are frozen values that both copies share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradserve.specs import RunSpec
+from gradserve.wire import Layout
+
+ETAGS_KEPT = 1_024  # a gradient older than this many versions is stale under every policy
+WORKERS_KEPT = 10_000  # rows; beyond it departed workers are forgotten, oldest first
+SUPERSEDED_KEPT = 8  # instances of a worker that a late registration is still recognised from
+IDEMPOTENCY_KEPT = 64  # keys of requests that change a run but are not pushes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """What the run knows of one worker. Sequences never restart, not even across generations or departures."""
+
+    generation: int = 0
+    instance: str | None = None
+    superseded: tuple[str, ...] = ()
+    last_sequence: int = 0
+    last_digest: str = ""
+    receipt: str | None = None
+    outcome: Mapping[str, Any] | None = None  # of the last push
+    largest_base: int = -1
+    cursor: str | None = None
+    departed: bool = False
+
+    @property
+    def next_sequence(self) -> int:
+        return self.last_sequence + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """What a run was created with; its exact bytes are under the genesis hash."""
+
+    spec: RunSpec
+    journal_bytes_min: int
+    journal_state_factor: int
+
+    def to_bytes(self) -> bytes:
+        value = {
+            "format": 1,
+            "spec": self.spec.canonical(),
+            "journal_bytes_min": self.journal_bytes_min,
+            "journal_state_factor": self.journal_state_factor,
+        }
+        return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Creation:
+        value = json.loads(raw)
+        return cls(RunSpec.model_validate(value["spec"]), value["journal_bytes_min"], value["journal_state_factor"])
+
+
+@dataclass(slots=True)
+class Control:
+    """The rules' view of a run. Owned by one task; `fork` before changing what others read."""
+
+    uid: str
+    creation: Creation
+    spec: RunSpec  # as configured now
+    head: bytes
+    position: int = 0
+    version: int = -1  # -1: no weights yet
+    step: int = 0  # updates applied: the optimizer's t; a schedule sees it before the update, as k
+    state: str = "running"
+    layout: Layout | None = None
+    base_floor: int = 0
+    etags: dict[int, str] = field(default_factory=dict)  # version → ETag, the last ETAGS_KEPT
+    workers: dict[str, WorkerRow] = field(default_factory=dict)
+    idempotency: dict[str, int] = field(default_factory=dict)  # key → position of its entry
+    journal_bytes: int = 0  # since the last position at which a snapshot was due
+    snapshot_position: int = 0  # the last position at which a snapshot was due
+
+    @classmethod
+    def genesis(cls, uid: str, creation: bytes, genesis: bytes) -> Control:
+        """The control state of a run without entries."""
+        created = Creation.from_bytes(creation)
+        return cls(uid=uid, creation=created, spec=created.spec, head=genesis)
+
+    @property
+    def initialised(self) -> bool:
+        return self.version >= 0
+
+    @property
+    def etag(self) -> str | None:
+        return self.etags.get(self.version)
+
+    def row(self, worker: str) -> WorkerRow:
+        """The worker's row; an unknown worker has an empty one."""
+        return self.workers.get(worker, UNKNOWN)
+
+    def live_workers(self) -> list[str]:
+        """Names of the workers that have not left, sorted: their order gives the ranks."""
+        return sorted(name for name, row in self.workers.items() if not row.departed)
+
+    def fork(self) -> Control:
+        """A copy that can be advanced without this one noticing."""
+        return dataclasses.replace(
+            self, etags=dict(self.etags), workers=dict(self.workers), idempotency=dict(self.idempotency)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but what the catalogue holds (uid and creation), for an image."""
+        return {
+            "spec": self.spec.canonical(),
+            "head": self.head.hex(),
+            "position": self.position,
+            "version": self.version,
+            "step": self.step,
+            "state": self.state,
+            "layout": None if self.layout is None else dict(zip(self.layout.names, self.layout.shapes, strict=True)),
+            "base_floor": self.base_floor,
+            "etags": list(self.etags.items()),
+            "workers": {name: dataclasses.asdict(row) for name, row in self.workers.items()},
+            "idempotency": self.idempotency,
+            "journal_bytes": self.journal_bytes,
+            "snapshot_position": self.snapshot_position,
+        }
+
+    @classmethod
+    def from_json(cls, uid: str, creation: bytes, value: Mapping[str, Any]) -> Control:
+        """The inverse of `to_json`: equal in every field, dictionary orders included."""
+        rows = {name: {**row, "superseded": tuple(row["superseded"])} for name, row in value["workers"].items()}
+        return cls(
+            uid=uid,
+            creation=Creation.from_bytes(creation),
+            spec=RunSpec.model_validate(value["spec"]),
+            head=bytes.fromhex(value["head"]),
+            position=value["position"],
+            version=value["version"],
+            step=value["step"],
+            state=value["state"],
+            layout=None if value["layout"] is None else Layout.of(value["layout"]),
+            base_floor=value["base_floor"],
+            etags={version: etag for version, etag in value["etags"]},
+            workers={name: WorkerRow(**row) for name, row in rows.items()},
+            idempotency=dict(value["idempotency"]),
+            journal_bytes=value["journal_bytes"],
+            snapshot_position=value["snapshot_position"],
+        )
+
+
+UNKNOWN = WorkerRow()

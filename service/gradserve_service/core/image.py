@@ -1,0 +1,114 @@
+"""Images: the whole state of a run at one position, as a safetensors file.
+
+The data section is the weights' vector and then each slot's, end to end; the header names every tensor in them: the
+weights under their own names, slots as `optimizer/<slot>/<tensor>`. Control state and results are JSON in the metadata,
+with the version of the arithmetic's meaning and a fingerprint of the machine that computed the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_128, xxh3_128_hexdigest
+
+from gradserve.wire import ALIGNMENT, RESERVED_PREFIX, allocate
+
+from .arrays import Arrays
+from .control import Control
+
+SEMANTICS = 1  # raised when `advance` or `update` come to mean something else
+METADATA_KEY = "gradserve"
+
+
+class DamagedImage(Exception):
+    """The bytes are not an image that this code wrote for this run."""
+
+
+def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
+    """The image in pieces, header first; the arrays are not copied."""
+    vectors = [(name, vector) for name, vector in _vectors(arrays)]
+    state = {
+        "semantics": SEMANTICS,
+        "host": f"{platform.machine()} numpy {np.__version__}",
+        "control": control.to_json(),
+        "slots": [name for name, _ in vectors[1:]],
+        "step": arrays.step,
+        "version": arrays.version,
+        "results": [[version, *result] for version, result in arrays.results.items()],
+    }
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(state, separators=(",", ":"))}}
+    begin = 0
+    for prefix, vector in vectors:
+        header.update(_tensors(arrays, prefix, begin))
+        begin += vector.nbytes
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-(8 + len(raw)) % ALIGNMENT)
+    return [len(raw).to_bytes(8, "little") + raw, *(memoryview(vector).cast("B") for _, vector in vectors)]
+
+
+def _vectors(arrays: Arrays) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The weights under no name, then the slots under theirs."""
+    if arrays.weights is not None:
+        yield "", arrays.weights
+        yield from arrays.slots.items()
+
+
+def _tensors(arrays: Arrays, slot: str, begin: int) -> dict[str, Any]:
+    assert arrays.layout is not None
+    prefix = f"{RESERVED_PREFIX}{slot}/" if slot else ""
+    return {
+        f"{prefix}{row['name']}": {
+            "dtype": "F32",
+            "shape": row["shape"],
+            "data_offsets": [begin + 4 * row["offset"], begin + 4 * (row["offset"] + arrays.layout.size(row["name"]))],
+        }
+        for row in arrays.layout.describe()
+    }
+
+
+def image_digest(pieces: Sequence[bytes | memoryview]) -> str:
+    """xxh3-128 of the image's bytes, hex."""
+    digest = xxh3_128()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def decode_image(
+    image: memoryview,
+    uid: str,
+    creation: bytes,
+    digest: str,
+    new_buffer: Callable[[int], NDArray[np.float32]] = allocate,
+) -> tuple[Control, Arrays]:
+    """The state in an image, equal to the one encoded bit for bit. Raises `DamagedImage`."""
+    if xxh3_128_hexdigest(image) != digest:
+        raise DamagedImage("the image's bytes are not the ones that were published")
+    size = int.from_bytes(image[:8], "little")
+    state = json.loads(json.loads(bytes(image[8 : 8 + size]))["__metadata__"][METADATA_KEY])
+    if state["semantics"] != SEMANTICS:
+        raise DamagedImage(f"the image has semantics {state['semantics']}, this server has {SEMANTICS}")
+    control = Control.from_json(uid, creation, state["control"])
+    arrays = Arrays(control.spec, control.layout, step=state["step"], version=state["version"])
+    arrays.results = {version: (norm, scale) for version, norm, scale in state["results"]}
+    if control.layout is not None:
+        vectors = _read_vectors(image[8 + size :], control.layout.parameters, 1 + len(state["slots"]), new_buffer)
+        arrays.weights, *slots = vectors
+        arrays.slots = dict(zip(state["slots"], slots, strict=True))
+    return control, arrays
+
+
+def _read_vectors(
+    section: memoryview, parameters: int, count: int, new_buffer: Callable[[int], NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """Copies: slots are written in place, and the image's own memory goes back to whoever read it."""
+    everything = np.frombuffer(section, "<f4").reshape(count, parameters)
+    vectors = [new_buffer(parameters) for _ in range(count)]
+    for vector, source in zip(vectors, everything, strict=True):
+        np.copyto(vector, source)
+    return vectors

@@ -1,0 +1,573 @@
+"""All rules of a run: `decide`, `advance`, `update`. Pure: no I/O, no clock, no randomness, no environment.
+
+    decide(control, request, at)   →  Append(entry) | Answered(…) | Rejection      looks, changes nothing
+    advance(control, entry)        →  the control state after the entry            instant
+    update(arrays, entry, …)       →  weights and slots after the entry            the arithmetic
+
+What could differ between machines or moments (the learning rate of a schedule, the staleness weight, the time) is
+computed by `decide` and written into the entry, so replay needs neither a schedule nor a clock. `advance` and
+`update` serve the live path and replay alike.
+
+`decide` for a push is an ordered table; the first check that speaks wins, because a later check may only be trusted
+when the earlier ones hold: a repeated push must be recognised even while the run is paused, a zombie must hear that it
+is fenced and not that its gradient is stale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from gradserve.problems import Refused, Rejection
+from gradserve.specs import RunChanges, RunSpec, changed_spec, validation_refusal
+from gradserve.wire import Layout
+
+from . import schedules, staleness
+from .control import ETAGS_KEPT, IDEMPOTENCY_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow
+from .entries import Entry, write_entry
+from .optimizers import rule_for
+
+# What is asked of a run. Every request is a value: the same request and control state give the same verdict.
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A gradient, as the rules see it: what it claims and what was measured of it before the queue."""
+
+    worker: str
+    sequence: int
+    digest: str
+    size: int  # bytes of the stored payload
+    codec: str
+    layout: Layout  # of the tensors present
+    non_finite: tuple[str, ...] = ()  # where, e.g. "w[3]"
+    base_version: int | None = None
+    base: str | None = None
+    generation: int | None = None
+    after: str | None = None
+    samples: float = 1.0
+    loss: float | None = None
+    cursor: str | None = None
+    lr: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A worker comes, comes back, or says that it is still there."""
+
+    worker: str
+    instance: str
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """A worker goes; checked as a push is."""
+
+    worker: str
+    generation: int | None = None
+    next_sequence: int | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Weights from outside."""
+
+    layout: Layout
+    digest: str
+    size: int
+    codec: str
+    non_finite: tuple[str, ...] = ()
+    if_none_match: str | None = None  # "*" : only if there are none yet
+    if_match: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """New settings, absolute values, ordered with the gradients."""
+
+    changes: RunChanges
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Nothing is asked but that the answer be given on the present head."""
+
+
+Request = Push | Register | Leave | Load | Configure | Look
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Accepted: put this entry on the chain."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Nothing to append: the chain already holds the answer (a duplicate, a heartbeat, a look)."""
+
+    original: Mapping[str, Any] | None = None  # the recorded outcome, for a duplicate push
+
+
+Verdict = Append | Answered | Rejection
+
+
+def decide(control: Control, request: Request, at: int) -> Verdict:
+    """The verdict on one request. `at` is the decider's clock in milliseconds: kept as a fact, never a rule."""
+    try:
+        header = _DECIDERS[type(request)](control, request)
+    except Refused as refused:
+        return refused.rejection
+    if isinstance(header, Answered | Rejection):
+        return header
+    return Append(write_entry(control.head, {"position": control.position + 1, "at": at, **header}))
+
+
+Draft = dict[str, Any] | Answered | Rejection
+
+
+def _decide_push(control: Control, push: Push) -> Draft:
+    """The ordered table of protocol §3."""
+    row = control.row(push.worker)
+    if refusal := _same_life(control, row, push.worker, push.generation):
+        return refusal
+    if push.sequence == row.last_sequence and row.outcome is not None:
+        if push.digest == row.last_digest:
+            return Answered(row.outcome)
+        return Rejection(
+            "sequence-reused",
+            f"push {push.sequence} of worker '{push.worker}' was another gradient: a sequence number names one "
+            f"gradient for ever; register again and continue with {row.next_sequence}",
+            {"next_sequence": row.next_sequence},
+        )
+    if push.sequence != row.next_sequence or (push.after is not None and push.after != row.receipt):
+        return _rewound(
+            control, row, f"push {push.sequence} of worker '{push.worker}' does not follow what the journal holds"
+        )
+    for check in (_running, _initialised, _layout_known, _base_holds):
+        if refusal := check(control, push):
+            return refusal
+    if push.non_finite and control.spec.non_finite == "skip":
+        return _push_header(control, push, outcome="skipped")
+    if push.non_finite:
+        return Rejection(
+            "non-finite-gradient",
+            f"expected finite numbers, NaN or Infinity came in {', '.join(push.non_finite)}; nothing was changed: "
+            "skip this batch, or lower the learning rate",
+            {"tensors": list(push.non_finite)},
+        )
+    if push.lr is not None:
+        return Rejection(
+            "lr-owned-by-server",
+            f"the push names lr {push.lr}, but this run's schedule lives on the server; leave lr out",
+            {"lr": push.lr},
+        )
+    return _async_rule(control, push)
+
+
+def _same_life(control: Control, row: WorkerRow, worker: str, generation: int | None) -> Rejection | None:
+    """A number below the present generation is a zombie's; one above it was lost with a tail of the journal."""
+    if generation is None or generation == row.generation:
+        return None
+    if generation < row.generation:
+        return Rejection(
+            "fenced",
+            f"generation {generation} of worker '{worker}' was replaced by generation {row.generation}: stop this process",
+            {"generation": row.generation},
+        )
+    return _rewound(control, row, f"worker '{worker}' names generation {generation}, the journal knows {row.generation}")
+
+
+def _rewound(control: Control, row: WorkerRow, what: str) -> Rejection:
+    return Rejection(
+        "history-rewound",
+        f"{what} (next sequence {row.next_sequence}); what the worker was told is not in the history: register "
+        "again, drop the outstanding gradient, pull, and continue after the returned cursor",
+        {"next_sequence": row.next_sequence, "version": _shown(control.version)},
+    )
+
+
+def _running(control: Control, _: object) -> Rejection | None:
+    if control.state == "paused":
+        return Rejection("run-paused", "the run is paused: send the same push again once it is resumed")
+    if control.state == "closed":
+        return Rejection("run-closed", "the run is closed: it takes no more gradients")
+    return None
+
+
+def _initialised(control: Control, _: object) -> Rejection | None:
+    if control.initialised:
+        return None
+    return Rejection("weights-uninitialised", "the run has no weights yet: PUT …/weights first, then compute a gradient")
+
+
+def _layout_known(control: Control, push: Push) -> Rejection | None:
+    assert control.layout is not None
+    if push.layout is control.layout:
+        return None
+    if not push.layout.names:
+        return Rejection("validation-error", "the push has no tensor: expected a gradient for one at least")
+    return mismatch(control.layout, push.layout)
+
+
+def mismatch(expected: Layout, came: Layout) -> Rejection | None:
+    """What of `came` is not in `expected`: a name, or a shape."""
+    shapes = dict(zip(expected.names, expected.shapes, strict=True))
+    for name, shape in zip(came.names, came.shapes, strict=True):
+        if name not in shapes:
+            return Rejection(
+                "unknown-tensor",
+                f"the run has no tensor '{name}'; it has {', '.join(expected.names[:8])}"
+                + (" …" if len(expected.names) > 8 else ""),
+                {"tensor": name},
+            )
+        if shape != shapes[name]:
+            return Rejection(
+                "layout-mismatch",
+                f"tensor '{name}' is float32{list(shapes[name])} in the run, {list(shape)} came",
+                {"tensor": name, "expected": list(shapes[name]), "came": list(shape)},
+            )
+    return None
+
+
+def _base_holds(control: Control, push: Push) -> Rejection | None:
+    """The gradient was computed at weights that this history made, and not too long ago to know that."""
+    version = base_version(push)
+    if version is None:
+        return None
+    kept = control.etags.get(version)
+    if version > control.version or (push.base is not None and kept is not None and push.base != kept):
+        named = push.base or f"version {version}"
+        return _rewound(
+            control, control.row(push.worker), f"the gradient was computed at {named}, which this history did not make"
+        )
+    if version < control.base_floor or kept is None:
+        floor = max(control.base_floor, min(control.etags))
+        return _stale(control, version, None, f"gradients of versions below {floor} are over")
+    return None
+
+
+def base_version(push: Push) -> int | None:
+    """The version a push names, by number or by ETag; None: none named, the present one is meant."""
+    if push.base_version is not None or push.base is None:
+        return push.base_version
+    number = push.base.strip('"').partition("-")[0]
+    if not number.isascii() or not number.isdecimal():
+        raise Refused(
+            Rejection("validation-error", f"base: expected an ETag as it came with the weights, {push.base!r} came")
+        )
+    return int(number)
+
+
+def _stale(control: Control, version: int, max_staleness: int | None, why: str) -> Rejection:
+    lag = control.version - version
+    return Rejection(
+        "stale-gradient",
+        f"the gradient was computed at version {version}, the run is at {control.version} ({lag} updates later); "
+        f"{why}: pull the weights and compute it again",
+        {"version": control.version, "staleness": lag, "max_staleness": max_staleness},
+    )
+
+
+def _async_rule(control: Control, push: Push) -> Draft:
+    """Mode `async`: each accepted push is one update."""
+    base = base_version(push)
+    lag = 0 if base is None else control.version - base
+    limit = control.spec.staleness.max_staleness
+    if base is not None and limit is not None and lag > limit:
+        # A worker that slept through many updates would pull the weights back to where it fell asleep.
+        return _stale(control, base, limit, f"at most {limit} are allowed")
+    lr, momentum = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step)
+    return _push_header(
+        control,
+        push,
+        outcome="applied",
+        update={"lr": lr, "momentum": momentum},
+        weight=staleness.weight(control.spec.staleness, lag),
+    )
+
+
+def _push_header(
+    control: Control,
+    push: Push,
+    *,
+    outcome: str,
+    update: dict[str, Any] | None = None,
+    weight: float = 1.0,
+) -> dict[str, Any]:
+    if push.worker not in control.workers:
+        _room_for_a_worker(control)
+    base = base_version(push)
+    return {
+        "kind": "push",
+        "worker": push.worker,
+        "generation": control.row(push.worker).generation or 1,
+        "sequence": push.sequence,
+        "base": control.version if base is None else base,
+        "samples": push.samples,
+        "loss": push.loss,
+        "outcome": outcome,
+        "update": update,
+        "weight": weight,
+        "digest": push.digest,
+        "size": push.size if outcome == "applied" else 0,  # a skipped push is journaled without its payload
+        "codec": push.codec,
+        "cursor": push.cursor,
+    }
+
+
+def _decide_register(control: Control, request: Register) -> Draft:
+    row = control.row(request.worker)
+    same = row.instance == request.instance
+    if request.instance in row.superseded or (same and request.generation is not None
+                                              and request.generation < row.generation):
+        # A zombie's late heartbeat must not fence the living.
+        return Rejection(
+            "fenced",
+            f"this instance of worker '{request.worker}' was replaced by generation {row.generation}: stop this process",
+            {"generation": row.generation},
+        )
+    if same and not row.departed:
+        return Answered()
+    if request.worker not in control.workers:
+        _room_for_a_worker(control)
+    return {
+        "kind": "join",
+        "worker": request.worker,
+        "generation": row.generation if same else row.generation + 1,
+        "instance": request.instance,
+    }
+
+
+def _room_for_a_worker(control: Control) -> None:
+    if len(control.workers) >= WORKERS_KEPT and _forgettable(control) is None:
+        raise Refused(
+            Rejection(
+                "quota-exceeded",
+                f"the run keeps at most {WORKERS_KEPT} workers and all of them are present: let one leave first",
+                {"workers_max": WORKERS_KEPT},
+            )
+        )
+
+
+def _decide_leave(control: Control, request: Leave) -> Draft:
+    row = control.row(request.worker)
+    if request.worker not in control.workers or row.departed:
+        return Answered()
+    if refusal := _same_life(control, row, request.worker, request.generation):
+        return refusal
+    if (request.next_sequence not in (None, row.next_sequence)) or (request.after not in (None, row.receipt)):
+        # Leaving is a worker's last chance to hear that an acknowledged push of its was lost.
+        return _rewound(control, row, f"worker '{request.worker}' leaves from a place that the journal does not hold")
+    return {"kind": "leave", "worker": request.worker, "generation": row.generation}
+
+
+def _decide_load(control: Control, request: Load) -> Draft:
+    if request.idempotency_key is not None and request.idempotency_key in control.idempotency:
+        return Answered()
+    current = control.etag
+    if (request.if_none_match == "*" and control.initialised) or (request.if_match not in (None, "*", current)):
+        wanted = "no weights yet" if request.if_none_match else f"ETag {request.if_match}"
+        return Rejection(
+            "precondition-failed",
+            f"expected {wanted}, the run is at {current}: the weights stay as they are",
+            {"version": _shown(control.version), "etag": current},
+        )
+    if request.if_match is not None and not control.initialised:
+        return Rejection("precondition-failed", f"expected ETag {request.if_match}, the run has no weights yet", {})
+    if control.state == "closed":
+        return Rejection("run-closed", "the run is closed: its weights stay as they are")
+    if not request.layout.names:
+        return Rejection("validation-error", "the body has no tensor: expected the weights of the run")
+    if request.non_finite:
+        where = ", ".join(request.non_finite)
+        return Rejection("validation-error", f"weights: expected finite numbers, NaN or Infinity came in {where}")
+    if control.layout is not None and (refusal := _whole_layout(control.layout, request.layout)):
+        return refusal
+    return {
+        "kind": "load",
+        "layout": None if control.layout else dict(zip(request.layout.names, request.layout.shapes, strict=True)),
+        "digest": request.digest,
+        "size": request.size,
+        "codec": request.codec,
+        "key": request.idempotency_key,
+    }
+
+
+def _whole_layout(expected: Layout, came: Layout) -> Rejection | None:
+    if came == expected:
+        return None
+    missing = [name for name in expected.names if name not in set(came.names)]
+    if refusal := mismatch(expected, came):
+        return refusal
+    return Rejection(
+        "layout-mismatch", f"weights replace all tensors of a run: {missing[0]!r} is missing", {"tensor": missing[0]}
+    )
+
+
+def _decide_configure(control: Control, request: Configure) -> Draft:
+    if request.idempotency_key is not None and request.idempotency_key in control.idempotency:
+        return Answered()
+    try:
+        spec = changed_spec(control.spec, request.changes)
+    except ValidationError as error:
+        raise validation_refusal(error) from error
+    state = request.changes.state or control.state
+    if spec == control.spec and state == control.state:
+        return Answered()
+    return {"kind": "configure", "spec": spec.canonical(), "state": state, "key": request.idempotency_key}
+
+
+def _decide_look(control: Control, request: Look) -> Draft:
+    return Answered()
+
+
+_DECIDERS: Mapping[type, Callable[[Control, Any], Draft]] = {
+    Push: _decide_push,
+    Register: _decide_register,
+    Leave: _decide_leave,
+    Load: _decide_load,
+    Configure: _decide_configure,
+    Look: _decide_look,
+}
+
+
+def _shown(version: int) -> int | None:
+    return version if version >= 0 else None
+
+
+# What an entry does to the control state.
+
+
+def advance(control: Control, entry: Entry) -> None:
+    """Move the control state over one entry. Reads nothing but the header; the caller owns `control`."""
+    header = entry.header
+    _ADVANCERS[entry.kind](control, entry, header)
+    if key := header.get("key"):
+        control.idempotency[key] = entry.position
+        _keep(control.idempotency, IDEMPOTENCY_KEPT)
+    control.position = entry.position
+    control.head = entry.hash
+    control.journal_bytes += len(entry.raw) + header.get("size", 0)
+    if control.journal_bytes >= _snapshot_due_bytes(control):
+        control.snapshot_position = entry.position
+        control.journal_bytes = 0
+
+
+def _advance_push(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
+    row = _row_for(control, header["worker"])
+    lag = control.version - header["base"]
+    if header["outcome"] == "applied":
+        control.step += 1
+        _new_version(control, entry)
+    update = header["update"]
+    outcome = {
+        "outcome": header["outcome"],
+        "version": control.version,
+        "step": control.step,
+        "staleness": lag,
+        "staleness_weight": header["weight"],
+        "lr": None if update is None else update["lr"],
+    }
+    control.workers[header["worker"]] = WorkerRow(
+        generation=header["generation"],
+        instance=row.instance,
+        superseded=row.superseded,
+        last_sequence=header["sequence"],
+        last_digest=header["digest"],
+        receipt=entry.short_hash,
+        outcome=outcome,
+        largest_base=max(row.largest_base, header["base"]),
+        cursor=row.cursor if header["cursor"] is None else header["cursor"],
+    )
+
+
+def _advance_join(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
+    row = _row_for(control, header["worker"])
+    superseded = row.superseded
+    if row.instance not in (None, header["instance"]):
+        superseded = (*superseded, row.instance)[-SUPERSEDED_KEPT:]
+    control.workers[header["worker"]] = dataclasses.replace(
+        row,
+        generation=header["generation"],
+        instance=header["instance"],
+        superseded=superseded,
+        receipt=entry.short_hash if header["generation"] > row.generation else row.receipt,
+        departed=False,
+    )
+
+
+def _advance_leave(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
+    # The row stays: its sequence and digest are what keeps a late duplicate from being applied.
+    row = control.row(header["worker"])
+    control.workers[header["worker"]] = dataclasses.replace(row, departed=True)
+
+
+def _advance_load(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
+    if header["layout"] is not None:
+        control.layout = Layout.of(header["layout"])
+    first = not control.initialised
+    _new_version(control, entry)
+    if not first:
+        # A gradient computed before these weights came has nothing to say about them.
+        control.base_floor = control.version
+
+
+def _advance_configure(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
+    control.spec = RunSpec.model_validate(header["spec"])
+    control.state = header["state"]
+
+
+_ADVANCERS: Mapping[str, Callable[[Control, Entry, Mapping[str, Any]], None]] = {
+    "push": _advance_push,
+    "join": _advance_join,
+    "leave": _advance_leave,
+    "load": _advance_load,
+    "configure": _advance_configure,
+}
+
+
+def _new_version(control: Control, entry: Entry) -> None:
+    control.version += 1
+    control.etags[control.version] = f'"{control.version}-{entry.short_hash}"'
+    _keep(control.etags, ETAGS_KEPT)
+
+
+def _keep(table: dict[Any, Any], count: int) -> None:
+    while len(table) > count:
+        del table[next(iter(table))]
+
+
+def _row_for(control: Control, worker: str) -> WorkerRow:
+    """The worker's row; a new worker may need another's place. A departed row goes only together with the base
+    versions of its pushes, so that no forgotten push that names a base can be applied again."""
+    if worker in control.workers:
+        return control.workers[worker]
+    if len(control.workers) >= WORKERS_KEPT and (gone := _forgettable(control)) is not None:
+        control.base_floor = max(control.base_floor, control.workers.pop(gone).largest_base + 1)
+    return control.row(worker)
+
+
+def _forgettable(control: Control) -> str | None:
+    rows: Iterator[tuple[str, WorkerRow]] = iter(control.workers.items())
+    return next((name for name, row in rows if row.departed and row.largest_base < control.version), None)
+
+
+def _snapshot_due_bytes(control: Control) -> float:
+    """Journal bytes between snapshots: writing state must stay a small share of writing gradients. Part of control,
+    so that every replica takes (and compares) its snapshot at the same position."""
+    if control.layout is None:
+        return float("inf")
+    created = control.creation
+    slots = rule_for(control.spec.optimizer).slots
+    state_bytes = 4 * control.layout.parameters * (1 + len(slots))
+    return max(created.journal_bytes_min, created.journal_state_factor * state_bytes)

@@ -1,0 +1,133 @@
+"""From the store to a state: restore (snapshot, then replay) and catch up (replay only).
+
+Both read records, check that each continues the chain held, fetch and verify its payload, and apply it with the same
+`advance` and `update` as the live path. What cannot be verified is never applied: recovery is bit-identical or loud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from gradserve.wire import Frame, decode_frame
+
+from ..core.arrays import Arrays, update
+from ..core.blocks import in_turn
+from ..core.control import Control
+from ..core.entries import Entry, read_entry
+from ..core.gradient import Gradient
+from ..core.image import DamagedImage, decode_image
+from ..core.machine import advance
+from ..store.protocols import Store
+from ..store.records import CatalogueRecord, Record, SnapshotRecord
+from .buffers import Buffers
+from .threads import Threads
+
+
+@dataclass(slots=True)
+class State:
+    """A run at one position: control and arrays, always of the same entry."""
+
+    control: Control
+    arrays: Arrays
+    restored_from: int = 0  # position of the snapshot it began with
+
+
+class Damaged(Exception):
+    """The store gave back other bytes than were written. Nothing of them was applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What arithmetic needs around it: threads, buffers, and the size from which threads pay."""
+
+    threads: Threads
+    buffers: Buffers
+    inline_parameters_max: int
+
+    async def gradient(self, frame: Frame, arrays: Arrays) -> Gradient:
+        """Digest, norm and finiteness in one go, off the event loop when large. `frame` must fit the layout."""
+        layout = arrays.layout
+        assert layout is not None
+
+        def ingest() -> Gradient:
+            _ = frame.digest  # cached in the frame
+            return Gradient.of(frame, layout, self.threads.run_all if large else in_turn)
+
+        large = frame.layout.parameters > self.inline_parameters_max
+        return await self.threads.run(ingest) if large else ingest()
+
+    async def apply(self, arrays: Arrays, entry: Entry, frame: Frame | None, gradient: Gradient | None) -> None:
+        """`update`, inline or in a thread by the size of the run."""
+
+        def work() -> None:
+            payload = frame.vector() if entry.kind == "load" and frame is not None else gradient
+            run_all = self.threads.run_all if large else in_turn
+            update(arrays, entry, payload, new_buffer=self.buffers.lend, run_all=run_all)
+
+        size = 0 if arrays.layout is None else arrays.layout.parameters
+        if frame is not None:
+            size = max(size, frame.layout.parameters)
+        large = size > self.inline_parameters_max
+        if large:
+            await self.threads.run(work)
+        else:
+            work()
+
+
+async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_read: int) -> State:
+    """The newest snapshot that verifies (else the one before, else nothing), and the journal after it."""
+    for snapshot in await store.snapshots(run.uid):
+        state = await _from_snapshot(store, run, snapshot, shop)
+        if state is not None:
+            break
+    else:
+        control = Control.genesis(run.uid, run.creation, run.genesis)
+        state = State(control, Arrays(control.spec))
+    await catch_up(store, state, shop, entries_a_read)
+    return state
+
+
+async def _from_snapshot(
+    store: Store, run: CatalogueRecord, snapshot: SnapshotRecord, shop: Workshop
+) -> State | None:
+    try:
+        image = await store.get_object(run.uid, snapshot.object)
+        control, arrays = await shop.threads.run(
+            lambda: decode_image(image, run.uid, run.creation, snapshot.digest, shop.buffers.lend)
+        )
+    except (KeyError, DamagedImage):
+        return None
+    return State(control, arrays, restored_from=snapshot.position)
+
+
+async def catch_up(store: Store, state: State, shop: Workshop, entries_a_read: int) -> None:
+    """Replay what the journal holds after the state's position. Raises `ChainBroken` or `Damaged`."""
+    async for record in _records(store, state, entries_a_read):
+        control = state.control
+        entry = read_entry(control.position + 1, control.head, record.header, record.hash)
+        frame = await payload_of(store, control.uid, record, entry)
+        gradient = None
+        if frame is not None and entry.kind == "push":
+            gradient = await shop.gradient(frame, state.arrays)
+        if frame is not None and frame.digest != entry.header["digest"]:
+            raise Damaged(f"the payload of entry {entry.position} is not the one that was journaled")
+        await shop.apply(state.arrays, entry, frame, gradient)
+        advance(control, entry)
+
+
+async def _records(store: Store, state: State, limit: int) -> AsyncIterator[Record]:
+    while records := await store.read(state.control.uid, after=state.control.position, limit=limit):
+        for record in records:
+            yield record
+
+
+async def payload_of(store: Store, uid: str, record: Record, entry: Entry) -> Frame | None:
+    """The payload of an entry, not yet verified; None for an entry that has none."""
+    if not entry.header.get("size"):
+        return None
+    try:
+        raw = record.inline if record.object is None else await store.get_object(uid, record.object)
+    except KeyError:
+        raise Damaged(f"the payload of entry {entry.position} is missing") from None
+    return decode_frame(raw)

@@ -1,0 +1,383 @@
+"""One run on this server, as the floors above see it: requests in, answers or `Refused` out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradserve.problems import Refused, Rejection, refuse
+from gradserve.specs import PushFields, RunChanges
+from gradserve.wire import Frame, Layout
+
+from ..core import schedules
+from ..core.control import Control, WorkerRow
+from ..core.gradient import non_finite_tensors
+from ..core.machine import (
+    Answered,
+    Append,
+    Configure,
+    Leave,
+    Load,
+    Look,
+    Push,
+    Register,
+    Request,
+    Verdict,
+    decide,
+    mismatch,
+)
+from ..limits import Limits
+from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
+from ..store.records import INLINE_BYTES_MAX
+from .budget import Budget
+from .heads import HeadReads
+from .published import Published, PushAnswer
+from .recovery import State, Workshop
+from .sequencer import Proposal, Sequencer
+
+
+class Replica:
+    """Validates and measures what comes, proposes it to the run's task, and words the answers."""
+
+    def __init__(self, sequencer: Sequencer, store: Store, shop: Workshop, limits: Limits, budget: Budget) -> None:
+        self._sequencer = sequencer
+        self._store = store
+        self._shop = shop
+        self._limits = limits
+        self._budget = budget
+        self._heads = HeadReads(store, sequencer.run.uid)
+
+    @property
+    def name(self) -> str:
+        return self._sequencer.run.name
+
+    @property
+    def uid(self) -> str:
+        return self._sequencer.run.uid
+
+    @property
+    def gone(self) -> Rejection | None:
+        """Why this run is no more, once that is known."""
+        return self._sequencer.gone
+
+    @property
+    def published(self) -> Published | None:
+        return self._sequencer.published
+
+    @property
+    def layout(self) -> Layout | None:
+        """The tensors of the run; None before its first weights."""
+        return None if self.published is None else self.published.layout
+
+    # Bodies
+
+    @contextlib.contextmanager
+    def accept_body(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes of the server's budget while a body is read and answered. Refused before a byte is read
+        when the server, the run's queue or the store is at its limit: a refusal must stay cheap."""
+        if self._sequencer.queued >= self._limits.queue_pushes_max:
+            raise refuse("backpressure", f"{self._sequencer.queued} pushes wait for run '{self.name}': send it later")
+        with self._budget.hold(size):
+            yield
+
+    def receive_buffer(self, size: int) -> memoryview:
+        """`size` writable bytes for a body; the memory is reused when nothing refers to it any more."""
+        return memoryview(self._shop.buffers.lend(-(-size // 4))).cast("B")[:size]
+
+    # Gradients
+
+    async def push(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> PushAnswer:
+        """One gradient. Returns once its entry is journaled and applied (or was before)."""
+        started = perf_counter()
+        proposal = await self._ingest(worker, sequence, frame, fields)
+        proposal.timings["ingest"] = perf_counter() - started
+        await self._upload_early(proposal)
+        verdict = await self._propose(proposal)
+        published = self.published
+        if published is None:
+            raise refuse("store-unavailable", "the server rebuilds this run from its journal: send the same again")
+        outcome = self._outcome(proposal, verdict)
+        return PushAnswer(outcome, published, proposal.timings)
+
+    async def _ingest(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> Proposal:
+        """Measure the gradient before the queue. One that does not fit the layout is not measured but still decided:
+        the table's earlier rows (a fenced worker, a reused sequence) speak first."""
+        arrays = None if self._sequencer.state is None else self._sequencer.state.arrays
+        gradient = None
+        if arrays is None or arrays.layout is None:
+            arrays = (await self._present()).arrays
+        if arrays.layout is not None and frame.layout.names and mismatch(arrays.layout, frame.layout) is None:
+            gradient = await self._shop.gradient(frame, arrays)
+        finite = gradient is None or gradient.finite
+        push = Push(
+            worker=worker,
+            sequence=sequence,
+            digest=frame.digest,
+            size=frame.size,
+            codec=frame.dtype,
+            layout=frame.layout,
+            non_finite=() if finite else tuple(non_finite_tensors(frame)),
+            base_version=fields.base_version,
+            base=fields.base,
+            generation=fields.generation,
+            after=fields.after,
+            samples=fields.samples,
+            loss=fields.loss,
+            cursor=fields.cursor,
+            lr=fields.lr,
+        )
+        return self._proposal(push, frame=frame, gradient=gradient)
+
+    async def _upload_early(self, proposal: Proposal) -> None:
+        """A large payload goes to the store before the queue, so that it travels while the push before it is applied;
+        but not one that would be refused or is known already."""
+        state = self._sequencer.state
+        assert proposal.frame is not None
+        if proposal.frame.size <= INLINE_BYTES_MAX or state is None:
+            return
+        if not isinstance(decide(state.control, proposal.request, 0), Append):
+            return
+        started = perf_counter()
+        with self._store_errors():
+            proposal.object = await self._store.put_object(self.uid, proposal.frame.stored())
+        proposal.timings["store"] = perf_counter() - started
+
+    def _outcome(self, proposal: Proposal, verdict: Verdict) -> dict[str, Any]:
+        row = proposal.row
+        assert row is not None
+        assert row.outcome is not None
+        outcome = self._with_results(row.outcome)
+        if isinstance(verdict, Answered):
+            outcome = {**outcome, "outcome": "duplicate", "original": outcome}
+        return {
+            **outcome,
+            "durability": self._store.durability,
+            "next_sequence": row.next_sequence,
+            "receipt": row.receipt,
+        }
+
+    def _with_results(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """The recorded outcome with what `update` measured; null where that is kept no longer."""
+        state = self._sequencer.state
+        norm = scale = None
+        if state is not None and outcome["outcome"] == "applied":
+            norm, scale = state.arrays.results.get(outcome["version"], (None, None))
+        return {**outcome, "gradient_norm": norm, "clip_scale": scale}
+
+    async def push_outcome(self, worker: str, sequence: int) -> dict[str, Any]:
+        """The recorded outcome of a worker's last push."""
+        row = self._known_worker(await self._present(), worker)
+        if row.outcome is None or row.last_sequence != sequence:
+            raise refuse(
+                "push-not-found",
+                f"push {sequence} of worker '{worker}' is not kept: the last one was {row.last_sequence}",
+                next_sequence=row.next_sequence,
+            )
+        return {
+            **self._with_results(row.outcome),
+            "durability": self._store.durability,
+            "next_sequence": row.next_sequence,
+            "receipt": row.receipt,
+        }
+
+    # Workers
+
+    async def register(
+        self, worker: str, instance: str, generation: int | None, metadata: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Join, come back, or say "still here"."""
+        proposal = self._proposal(Register(worker, instance, generation))
+        await self._propose(proposal)
+        row, control = proposal.row, self._control()
+        assert row is not None
+        live = control.live_workers()
+        return {
+            **_row_json(worker, row),
+            "version": control.version if control.initialised else None,
+            "rank": live.index(worker) if worker in live else None,
+            "world_size": len(live),
+            "lease_seconds": self._limits.lease_seconds,
+        }
+
+    async def leave(
+        self, worker: str, generation: int | None, next_sequence: int | None, after: str | None
+    ) -> None:
+        """Leave the run; the row stays, so that a late duplicate of a push is still known."""
+        self._known_worker(await self._present(), worker)
+        await self._propose(self._proposal(Leave(worker, generation, next_sequence, after)))
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """All rows, by name."""
+        rows = (await self._present()).control.workers
+        return [{"name": name, "departed": row.departed, **_row_json(name, row)} for name, row in sorted(rows.items())]
+
+    # Weights
+
+    async def load(
+        self,
+        frame: Frame,
+        *,
+        if_none_match: str | None = None,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> tuple[Published, bool]:
+        """Set the weights. The second value: they are the run's first."""
+        load = Load(
+            layout=frame.layout,
+            digest=frame.digest,
+            size=frame.size,
+            codec=frame.dtype,
+            non_finite=tuple(non_finite_tensors(frame)),
+            if_none_match=if_none_match,
+            if_match=if_match,
+            idempotency_key=idempotency_key,
+        )
+        proposal = self._proposal(load, frame=frame)
+        verdict = await self._propose(proposal)
+        published = self.published
+        if published is None:
+            raise refuse("store-unavailable", "the server rebuilds this run from its journal: send the same again")
+        first = isinstance(verdict, Append) and verdict.entry.header["layout"] is not None
+        return published, first
+
+    async def check_precondition(self, if_none_match: str | None) -> None:
+        """Answer `If-None-Match: *` before a body is read: of eight workers that offer weights, seven need not."""
+        if if_none_match == "*" and (state := await self._present()).control.initialised:
+            etag = state.control.etag
+            raise refuse("precondition-failed", f"expected no weights yet, the run is at {etag}", etag=etag)
+
+    async def weights(self, *, if_none_match: str | None = None, wait_seconds: float = 0.0) -> Published | None:
+        """The newest weights; None when they still are the ones named, after waiting for newer ones."""
+        await self._fresh()
+        published = self.published
+        deadline = asyncio.get_running_loop().time() + min(wait_seconds, self._limits.wait_seconds_max)
+        while True:
+            if published is not None and published.etag != if_none_match:
+                return published
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await self._sequencer.change(left)
+            published = self.published
+        await self._fresh()
+        published = self.published
+        if published is None:
+            raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
+        return published if published.etag != if_none_match else None
+
+    async def optimizer_state(self) -> tuple[Layout, NDArray[np.float32], dict[str, str]]:
+        """Every slot by tensor, `<slot>/<tensor>`, as one vector behind one layout (a copy, of one moment)."""
+        state = await self._present()
+        arrays = state.arrays
+        if arrays.layout is None:
+            raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
+        tensors = {
+            f"{slot}/{name}": view for slot, buffer in arrays.slots.items()
+            for name, view in arrays.layout.views(buffer).items()
+        }
+        layout = Layout.of({name: view.shape for name, view in tensors.items()})
+        metadata = {"version": str(arrays.version), "step": str(arrays.step), "head": state.control.head.hex()}
+        return layout, layout.flatten(tensors), metadata
+
+    # Settings and description
+
+    async def configure(self, changes: RunChanges, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Change settings, in order with the gradients; answers the run as it is then."""
+        await self._propose(self._proposal(Configure(changes, idempotency_key)))
+        return self._description(self._control())
+
+    async def describe(self) -> dict[str, Any]:
+        """The run, as GET answers it."""
+        return self._description((await self._present()).control)
+
+    def _description(self, control: Control) -> dict[str, Any]:
+        run = self._sequencer.run
+        return {
+            "name": run.name,
+            "uid": run.uid,
+            "state": control.state,
+            "initialised": control.initialised,
+            "version": control.version if control.initialised else None,
+            "step": control.step,
+            "position": control.position,
+            "head": control.head.hex(),
+            "etag": control.etag,
+            "lr": self._next_lr(control),
+            "spec": control.spec.canonical(),
+            "tensors": [] if control.layout is None else control.layout.describe(),
+            "parameters": 0 if control.layout is None else control.layout.parameters,
+            "workers": len(control.live_workers()),
+            "durability": self._store.durability,
+            "created_at": run.created_at,
+            "warnings": [],
+        }
+
+    @staticmethod
+    def _next_lr(control: Control) -> float:
+        return schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step)[0]
+
+    # The way through the queue
+
+    def _proposal(self, request: Request, **brings: Any) -> Proposal:
+        return Proposal(request, asyncio.get_running_loop().create_future(), **brings)
+
+    async def _propose(self, proposal: Proposal) -> Verdict:
+        verdict = await self._sequencer.propose(proposal)
+        if isinstance(verdict, Rejection):
+            raise Refused(verdict)
+        return verdict
+
+    async def _fresh(self) -> None:
+        """Return once this server's state is known to be the store's, by a head read after the call."""
+        with self._store_errors():
+            head = await self._heads.read()
+        published = self.published
+        if published is None or published.head != head.hash.hex():
+            await self._propose(self._proposal(Look()))
+
+    async def _present(self) -> State:
+        """The state at the head, by way of the queue: control and arrays of one position."""
+        await self._propose(self._proposal(Look()))
+        state = self._sequencer.state
+        if state is None:
+            raise refuse("store-unavailable", "the server rebuilds this run from its journal: send the same again")
+        return state
+
+    def _control(self) -> Control:
+        if self._sequencer.state is None:
+            raise refuse("store-unavailable", "the server rebuilds this run from its journal: send the same again")
+        return self._sequencer.state.control
+
+    def _known_worker(self, state: State, worker: str) -> WorkerRow:
+        if worker not in state.control.workers:
+            raise refuse("worker-not-found", f"run '{self.name}' knows no worker '{worker}'")
+        return state.control.workers[worker]
+
+    @contextlib.contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        """What the store says outside the queue, in the words of the table."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            raise refuse("store-unavailable", f"the store does not answer: {error}") from error
+        except StoreFull as error:
+            raise refuse("backpressure", f"the store has no room: {error}") from error
+        except RunAbsent as error:
+            code, what = ("run-deleted", "was deleted") if error.deleted else ("store-lost", "is not in the store")
+            raise refuse(code, f"run '{self.name}' {what}") from error
+
+
+def _row_json(name: str, row: WorkerRow) -> dict[str, Any]:
+    return {
+        "name": name,
+        "generation": row.generation,
+        "next_sequence": row.next_sequence,
+        "receipt": row.receipt,
+        "cursor": row.cursor,
+    }

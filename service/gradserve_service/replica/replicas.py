@@ -1,0 +1,217 @@
+"""The runs of one server: names to replicas, creation and deletion, start and drain."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from gradserve.problems import refuse
+from gradserve.specs import RunSpec
+
+from ..core.control import Creation
+from ..core.entries import genesis_hash
+from ..limits import Limits
+from ..store.protocols import Store, StoreFull, StoreUnavailable, StoreUnfit
+from ..store.records import DURABILITY_LEVELS, CatalogueRecord, Durability
+from .buffers import Buffers
+from .budget import Budget
+from .recovery import Workshop
+from .replica import Replica
+from .sequencer import Sequencer
+from .threads import Threads
+
+log = structlog.get_logger("gradserve.replicas")
+STORE_RETRY_SECONDS = 0.5  # between attempts to reach a store that was not there at start
+
+
+class Replicas:
+    """What a server holds in memory. The store is the truth; everything here can be dropped and built again."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        limits: Limits | None = None,
+        durability: Durability = "memory",
+        clock: Callable[[], float] = time.time,
+        new_uid: Callable[[], str] = lambda: secrets.token_hex(16),
+        threads: Threads | None = None,
+    ) -> None:
+        self.store = store
+        self.limits = limits or Limits()
+        self.draining = False
+        self._wanted = durability
+        self._clock = clock
+        self._new_uid = new_uid
+        self._threads = threads or Threads()
+        self._shop = Workshop(self._threads, Buffers(), self.limits.inline_parameters_max)
+        self._budget = Budget(self.limits.bodies_bytes_max)
+        self._open: dict[str, tuple[Replica, Sequencer]] = {}
+        self._connecting: asyncio.Task[None] | None = None
+
+    # Start and end
+
+    async def start(self) -> None:
+        """Open the store. One that cannot be reached is tried again in the background; one that would lose what it is
+        given raises `StoreUnfit`."""
+        try:
+            await self.store.open()
+        except StoreUnavailable as error:
+            log.warning("store_unavailable", url=self.store.url, reason=str(error))
+            self._connecting = asyncio.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        while True:
+            await asyncio.sleep(STORE_RETRY_SECONDS)
+            try:
+                await self.store.open()
+            except StoreUnavailable:
+                continue
+            except StoreUnfit as error:
+                log.error("store_unfit", url=self.store.url, reason=str(error))
+                continue
+            log.info("store_reached", url=self.store.url)
+            return
+
+    async def ready(self) -> list[str]:
+        """Why this server should get no requests now; empty when it should."""
+        reasons = ["the server is shutting down"] if self.draining else []
+        try:
+            await self.store.check()
+        except (StoreUnavailable, StoreUnfit) as error:
+            return [*reasons, f"the store at {self.store.url} is not usable: {error}"]
+        if DURABILITY_LEVELS.index(self.store.durability) < DURABILITY_LEVELS.index(self._wanted):
+            reasons.append(
+                f"durability '{self._wanted}' is wanted, the store gives '{self.store.durability}': "
+                "turn on its append-only file (appendonly yes, appendfsync everysec or always), or ask for less"
+            )
+        return reasons
+
+    async def drain(self) -> None:
+        """Take no new gradients, finish what is under way, leave snapshots, close."""
+        self.draining = True
+        await asyncio.gather(*(sequencer.drain() for _, sequencer in self._open.values()), return_exceptions=True)
+        await self.close()
+
+    async def close(self) -> None:
+        """Drop everything in memory, at once."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        await asyncio.gather(*(sequencer.stop() for _, sequencer in self._open.values()))
+        self._open.clear()
+        await self.store.close()
+        self._threads.close()
+
+    # Runs
+
+    async def create_run(self, name: str, spec: RunSpec) -> tuple[Replica, bool]:
+        """Get or create, without a race. The second value: this call created it."""
+        creation = Creation(
+            spec, self.limits.snapshot_journal_bytes_min, self.limits.snapshot_state_factor
+        ).to_bytes()
+        uid = self._new_uid()
+        record = CatalogueRecord(name, uid, creation, genesis_hash(uid, creation), int(self._clock() * 1000))
+        try:
+            bound = await self.store.create(record)
+        except StoreUnavailable as error:
+            raise refuse("store-unavailable", f"the store does not answer: {error}") from error
+        except StoreFull as error:
+            raise refuse("backpressure", f"the store has no room: {error}") from error
+        existing = Creation.from_bytes(bound.creation).spec.canonical()
+        if bound.uid != uid and existing != spec.canonical():
+            raise refuse(
+                "run-exists",
+                f"run '{name}' exists with another spec; it differs in {_difference(existing, spec.canonical())}: "
+                "use its spec, or another name",
+                existing=existing,
+            )
+        return await self._replica(bound), bound.uid == uid
+
+    async def open(self, name: str, uid: str | None = None) -> Replica:
+        """The replica of a living run. `uid`: the run that the client means, if it says."""
+        replica = self._held(name)
+        if replica is None or (uid is not None and replica.uid != uid):
+            record = await self._find(name)
+            if record is None:
+                raise refuse("run-not-found", f"there is no run '{name}': create it with PUT /v1/runs/{name}")
+            if record.deleted:
+                raise refuse("run-deleted", f"run '{name}' was deleted: create it again with PUT /v1/runs/{name}")
+            replica = await self._replica(record)
+        if uid is not None and replica.uid != uid:
+            raise refuse(
+                "run-deleted", f"the run {uid} was deleted; '{name}' is another run now", uid=replica.uid
+            )
+        return replica
+
+    def _held(self, name: str) -> Replica | None:
+        held = self._open.get(name)
+        return None if held is None or held[0].gone is not None else held[0]
+
+    async def _find(self, name: str) -> CatalogueRecord | None:
+        try:
+            return await self.store.find(name)
+        except StoreUnavailable as error:
+            raise refuse("store-unavailable", f"the store does not answer: {error}") from error
+
+    async def _replica(self, record: CatalogueRecord) -> Replica:
+        held = self._held(record.name)
+        if held is not None and held.uid == record.uid:
+            return held
+        await self._forget(record.name)
+        sequencer = Sequencer(record, self.store, self._shop, self.limits, self._clock, lambda: self.draining)
+        replica = Replica(sequencer, self.store, self._shop, self.limits, self._budget)
+        self._open[record.name] = (replica, sequencer)
+        return replica
+
+    async def _forget(self, name: str) -> None:
+        held = self._open.pop(name, None)
+        if held is not None:
+            await held[1].stop()
+
+    async def delete_run(self, name: str, uid: str | None = None) -> None:
+        """Delete a run for good. `uid` guards a late repetition from deleting the run that came after."""
+        replica = await self.open(name, uid)
+        try:
+            deleted = await self.store.delete(name, replica.uid)
+        except StoreUnavailable as error:
+            raise refuse("store-unavailable", f"the store does not answer: {error}") from error
+        await self._forget(name)
+        if not deleted:
+            raise refuse("run-deleted", f"run '{name}' was deleted meanwhile")
+
+    async def list_runs(self, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        """Name, uid and time of living runs, in name order."""
+        try:
+            records = await self.store.names(after=after, limit=limit)
+        except StoreUnavailable as error:
+            raise refuse("store-unavailable", f"the store does not answer: {error}") from error
+        return [{"name": record.name, "uid": record.uid, "created_at": record.created_at} for record in records]
+
+    def describe_server(self) -> dict[str, Any]:
+        """What a client may want to know of this server before it starts."""
+        return {
+            "store": {"kind": self.store.kind, "url": self.store.url},
+            "durability": self.store.durability,
+            "draining": self.draining,
+            "runs_in_memory": len(self._open),
+            "threads": self._threads.count,
+        }
+
+
+def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """The fields that differ, `optimizer.lr: 0.1 there, 0.2 asked`, in name order."""
+    found: list[str] = []
+    for key in sorted(there.keys() | asked.keys()):
+        one, other = there.get(key), asked.get(key)
+        if one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += [f"{key}.{part}" for part in _difference(one, other).split("; ")]
+        else:
+            found.append(f"{key}: {one!r} there, {other!r} asked")
+    return "; ".join(found)

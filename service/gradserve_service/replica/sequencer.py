@@ -1,0 +1,347 @@
+"""The one task of a run: take what waits, decide, append, apply, answer.
+
+Everything that changes a run goes through this queue in order. A batch is decided on tentative control state, appended
+in one call and adopted when the append succeeded; so there are no locks, many small pushes share one round trip, and a
+client that hangs up cancels nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import structlog
+
+from gradserve.problems import Refused, Rejection, refuse
+from gradserve.wire import Frame
+
+from ..core.control import Control, WorkerRow
+from ..core.entries import ChainBroken, Entry
+from ..core.gradient import Gradient
+from ..core.machine import Append, Request, Verdict, advance, decide
+from ..limits import Limits
+from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
+from ..store.records import (
+    INLINE_BYTES_MAX,
+    Appended,
+    CatalogueRecord,
+    Head,
+    HeadMoved,
+    ObjectRef,
+    ObjectsMissing,
+    Record,
+)
+from .published import Published
+from .recovery import Damaged, State, Workshop, catch_up, restore
+from .snapshots import freeze, write_snapshot
+
+log = structlog.get_logger("gradserve.replica")
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """A request on its way through the queue, and what it brings."""
+
+    request: Request
+    answer: asyncio.Future[Verdict]
+    frame: Frame | None = None
+    gradient: Gradient | None = None
+    object: ObjectRef | None = None
+    object_named: bool = False  # maybe by the journal: no longer ours to discard
+    row: WorkerRow | None = None  # the worker's, right behind the verdict
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+Decided = list[tuple[Proposal, Verdict]]
+
+
+class Sequencer:
+    """Owns the state of one run on this server."""
+
+    def __init__(
+        self,
+        run: CatalogueRecord,
+        store: Store,
+        shop: Workshop,
+        limits: Limits,
+        clock: Callable[[], float],
+        draining: Callable[[], bool],
+    ) -> None:
+        self.run = run
+        self.published: Published | None = None
+        self.state: State | None = None
+        self.gone: Rejection | None = None  # the run is no more: every later request hears this
+        self._store = store
+        self._shop = shop
+        self._limits = limits
+        self._clock = clock
+        self._draining = draining
+        self._queue: deque[Proposal] = deque()
+        self._waiting = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._changed: asyncio.Future[None] | None = None
+        self._in_doubt = True  # the state may be behind the store's
+        self._crashes = (0, 0)  # position, failures there
+        self._snapshot: asyncio.Task[bool] | None = None
+        self._task = asyncio.create_task(self._work(), name=f"run {run.name}")
+
+    # What the replica calls
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    async def propose(self, proposal: Proposal) -> Verdict:
+        """Put the request in the queue and wait for its verdict; a caller that goes away leaves it there."""
+        if self.gone is not None:
+            raise Refused(self.gone)
+        self._queue.append(proposal)
+        self._idle.clear()
+        self._waiting.set()
+        return await asyncio.shield(proposal.answer)
+
+    async def change(self, timeout_seconds: float) -> None:
+        """Return at the next publication, or when the time is over."""
+        if self._changed is None or self._changed.done():
+            self._changed = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.shield(self._changed)
+
+    async def drain(self) -> None:
+        """Answer what is queued, then leave a snapshot so that the next start is quick."""
+        if self._queue:
+            await self._idle.wait()
+        if self._snapshot is not None:
+            await self._snapshot
+        state = self.state
+        if state is not None and self.gone is None and state.control.initialised:
+            await write_snapshot(self._store, self._shop.threads, *freeze(state.control, state.arrays))
+
+    async def stop(self) -> None:
+        """End the task. What is still queued hears that the server goes."""
+        tasks = [task for task in (self._task, self._snapshot) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._refuse_all(self._queue, Rejection("draining", "the server is shutting down"))
+
+    # The task
+
+    async def _work(self) -> None:
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.batch_entries_max))]
+                try:
+                    await self._settle(batch)
+                except asyncio.CancelledError:
+                    self._refuse_all(batch, Rejection("draining", "the server is shutting down"))
+                    raise
+            self._idle.set()
+
+    async def _settle(self, batch: list[Proposal]) -> None:
+        """Answer every proposal of the batch: with a verdict, or with the reason why there is none now."""
+        waiting = batch
+        try:
+            if self.gone is not None:
+                raise Refused(self.gone)
+            for _ in range(self._limits.decide_again_max):
+                if not (waiting := await self._round(waiting)):
+                    return
+            raise refuse("backpressure", "other servers were faster at this run each time: send the same again")
+        except StoreUnavailable as error:
+            self._in_doubt = True
+            rejection = Rejection("store-unavailable", f"the store does not answer: {error}")
+        except StoreFull as error:
+            rejection = Rejection("backpressure", f"the store has no room: {error}")
+        except RunAbsent as error:
+            rejection = self._vanished(error.deleted)
+        except Refused as refused:
+            rejection = refused.rejection
+        except Exception as error:  # noqa: BLE001 - the edge of the task: half-written state must not live on
+            self._crashed(error)
+            rejection = Rejection("store-unavailable", "the server rebuilds this run from its journal: send it again")
+        self._refuse_all(batch, rejection)
+
+    async def _round(self, batch: list[Proposal]) -> list[Proposal]:
+        """Decide the batch once; returns the proposals that have to be decided again."""
+        state = await self._present_state()
+        tentative = state.control.fork()
+        decided: Decided = []
+        records: list[Record] = []
+        for proposal in batch:
+            verdict = self._verdict(tentative, proposal)
+            if isinstance(verdict, Append):
+                records.append(await self._record(proposal, verdict.entry))
+                advance(tentative, verdict.entry)
+            proposal.row = tentative.row(getattr(proposal.request, "worker", ""))
+            decided.append((proposal, verdict))
+            if records and tentative.snapshot_position == tentative.position:
+                break  # the snapshot is to be of exactly this position
+        if not await self._stands(state, records, decided):
+            return batch
+        state.control = tentative
+        await self._apply(state, decided)
+        return batch[len(decided) :]
+
+    def _verdict(self, tentative: Control, proposal: Proposal) -> Verdict:
+        verdict = decide(tentative, proposal.request, int(self._clock() * 1000))
+        if isinstance(verdict, Append) and self._draining():
+            return Rejection("draining", "the server is shutting down: send the same again, another one will answer")
+        return verdict
+
+    async def _record(self, proposal: Proposal, entry: Entry) -> Record:
+        """The entry with its payload, inline or uploaded by now."""
+        frame = proposal.frame
+        if frame is None or not entry.header.get("size"):
+            return Record(entry.position, entry.hash, entry.raw)
+        if frame.size <= INLINE_BYTES_MAX:
+            return Record(entry.position, entry.hash, entry.raw, inline=b"".join(frame.stored()))
+        if proposal.object is None:
+            proposal.object = await self._store.put_object(self.run.uid, frame.stored())
+        return Record(entry.position, entry.hash, entry.raw, object=proposal.object)
+
+    async def _stands(self, state: State, records: list[Record], decided: Decided) -> bool:
+        """Whether the verdicts hold: their entries are on the chain or, where there are none, the chain still ends
+        where they were decided. If not, the next round decides again on a state closer to the store's."""
+        if not records:
+            return self._at(state, await self._store.head(self.run.uid))
+        for proposal, verdict in decided:
+            proposal.object_named |= isinstance(verdict, Append)
+        started = perf_counter()
+        try:
+            result = await self._store.append(
+                self.run.uid, Head(state.control.position, state.control.head), records
+            )
+        except StoreUnavailable:
+            # A lost reply and a lost race are the same case: the head tells.
+            result = HeadMoved(await self._store.head(self.run.uid))
+        for proposal, _ in decided:
+            proposal.timings["store"] = proposal.timings.get("store", 0.0) + perf_counter() - started
+        if isinstance(result, Appended):
+            return True
+        if isinstance(result, HeadMoved):
+            if result.head.hash == records[-1].hash:
+                return True
+            self._at(state, result.head)
+            return False
+        if isinstance(result, ObjectsMissing):
+            for proposal, _ in decided:
+                if proposal.object is not None and proposal.object.id in result.ids:
+                    proposal.object = None  # written again, under another id, from the body held here
+            return False
+        raise RunAbsent(self.run.uid, deleted=result.deleted)
+
+    def _at(self, state: State, head: Head) -> bool:
+        """Whether the state is the store's. If it is behind, catching up is due; if the store's chain is not longer
+        and yet another, the store lost a tail, and what is held here is a history that no longer exists."""
+        if head.hash == state.control.head:
+            return True
+        self._in_doubt = True
+        if head.position <= state.control.position:
+            self.state = None
+        return False
+
+    async def _present_state(self) -> State:
+        """The state, restored or caught up where it may be behind."""
+        if self.state is not None and not self._in_doubt:
+            return self.state
+        if self.state is not None:
+            try:
+                await catch_up(self._store, self.state, self._shop, self._limits.catch_up_entries)
+            except ChainBroken as error:
+                log.warning("history_differs", run=self.run.name, reason=str(error))
+                self.state = None
+        state = self.state or await self._restored()
+        self.state, self._in_doubt = state, False
+        self._publish(state, state.control.position, state.control.head)
+        return state
+
+    async def _restored(self) -> State:
+        self.published = None
+        if self._crashes[1] >= self._limits.crashes_max:
+            raise refuse("quarantined", f"run '{self.run.name}' failed {self._crashes[1]} times at one position")
+        reason: Exception
+        for _ in range(self._limits.crashes_max):
+            try:
+                state = await restore(self._store, self.run, self._shop, self._limits.catch_up_entries)
+            except ChainBroken as error:
+                reason = error  # the range was trimmed while we read: there is a newer snapshot now
+            except Damaged as error:
+                reason = error
+                break
+            else:
+                if state.control.snapshot_position > state.restored_from:
+                    self._start_snapshot(state)  # it was due and never published
+                return state
+        raise refuse("quarantined", f"run '{self.run.name}' cannot be rebuilt from its journal: {reason}")
+
+    # After the append
+
+    async def _apply(self, state: State, decided: Decided) -> None:
+        appended = False
+        for proposal, verdict in decided:
+            if isinstance(verdict, Append):
+                appended = True
+                started = perf_counter()
+                await self._shop.apply(state.arrays, verdict.entry, proposal.frame, proposal.gradient)
+                proposal.timings["apply"] = perf_counter() - started
+                self._publish(state, verdict.entry.position, verdict.entry.hash)
+            if not proposal.answer.done():
+                proposal.answer.set_result(verdict)
+            if proposal.object is not None and not proposal.object_named:
+                with contextlib.suppress(StoreUnavailable, RunAbsent):
+                    await self._store.discard_object(self.run.uid, proposal.object)
+        if appended and state.control.snapshot_position == state.control.position:
+            self._start_snapshot(state)
+
+    def _publish(self, state: State, position: int, head: bytes) -> None:
+        """Let readers see the arrays as they are now, by one assignment. The control state may be some entries ahead:
+        the head that goes with the weights is the one of the entry just applied."""
+        control, arrays = state.control, state.arrays
+        if arrays.weights is not None and arrays.layout is not None:
+            self.published = Published(
+                weights=arrays.weights,
+                layout=arrays.layout,
+                version=arrays.version,
+                etag=control.etags[arrays.version],
+                position=position,
+                head=head.hex(),
+                step=arrays.step,
+            )
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def _start_snapshot(self, state: State) -> None:
+        if self._snapshot is None or self._snapshot.done():
+            frozen = freeze(state.control, state.arrays)
+            self._snapshot = asyncio.create_task(write_snapshot(self._store, self._shop.threads, *frozen))
+
+    # When it goes wrong
+
+    def _refuse_all(self, proposals: list[Proposal] | deque[Proposal], rejection: Rejection) -> None:
+        for proposal in proposals:
+            if not proposal.answer.done():
+                proposal.answer.set_result(rejection)
+
+    def _vanished(self, deleted: bool) -> Rejection:
+        self.state = self.published = None
+        if deleted:
+            self.gone = Rejection("run-deleted", f"run '{self.run.name}' was deleted")
+            return self.gone
+        # Not for ever: the operator may bring the store back as it was. It is never created again silently.
+        self._in_doubt = True
+        return Rejection("store-lost", f"the store no longer holds run '{self.run.name}': restore the store")
+
+    def _crashed(self, error: Exception) -> None:
+        position = 0 if self.state is None else self.state.control.position
+        count = self._crashes[1] + 1 if self._crashes[0] == position else 1
+        self._crashes = (position, count)
+        self.state, self._in_doubt = None, True
+        log.error("run_state_dropped", run=self.run.name, position=position, crashes=count, exc_info=error)

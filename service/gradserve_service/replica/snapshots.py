@@ -1,0 +1,45 @@
+"""Snapshots: a shortcut through the chain, written in the background and published by compare-and-set."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import structlog
+
+from ..core.arrays import Arrays
+from ..core.control import Control
+from ..core.image import encode_image, image_digest
+from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
+from ..store.records import SnapshotRecord
+from .threads import Threads
+
+log = structlog.get_logger("gradserve.snapshots")
+
+
+def freeze(control: Control, arrays: Arrays) -> tuple[Control, Arrays]:
+    """The state at this position as a value: weights by reference, slots copied, for they are written in place."""
+    slots = {name: slot.copy() for name, slot in arrays.slots.items()}
+    return control.fork(), dataclasses.replace(arrays, slots=slots, results=dict(arrays.results))
+
+
+async def write_snapshot(store: Store, threads: Threads, control: Control, arrays: Arrays) -> bool:
+    """Write the frozen state as an image, publish it, trim the journal. False: another server was first, or the
+    store had no room; the journal simply stays longer."""
+    uid = control.uid
+    pieces = encode_image(control, arrays)
+    digest = await threads.run(lambda: image_digest(pieces))
+    try:
+        newest = next(iter(await store.snapshots(uid)), None)
+        if newest is not None and newest.position >= control.position:
+            return False
+        ref = await store.put_object(uid, pieces)
+        published = await store.publish(uid, newest, SnapshotRecord(control.position, control.head, ref, digest))
+        if not published:
+            await store.discard_object(uid, ref)
+            return False
+        trimmed = await store.trim(uid)
+    except (StoreUnavailable, StoreFull, RunAbsent) as error:
+        log.warning("snapshot_not_written", run_uid=uid, position=control.position, reason=str(error))
+        return False
+    log.info("snapshot", run_uid=uid, position=control.position, trimmed_entries=trimmed)
+    return True
