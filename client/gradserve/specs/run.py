@@ -1,0 +1,109 @@
+"""What a run is asked to be (`RunSpec`, the body of PUT) and what may change later (`RunChanges`, the body of PATCH)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from .base import Spec, folded
+from .messages import validation_refusal
+from .optimizers import OptimizerFields, OptimizerSpec
+from .policies import AggregationSpec, Async, ClipSpec, NoStaleness, StalenessSpec
+from .schedules import ScheduleSpec
+
+CLIPS_MAX = 8  # each is a pass over the gradient
+
+_NOT_BUILT = ("groups", "average", "accumulate", "dataset_size", "matrix_layout", "branch")
+_KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
+
+
+def _one_or_many(given: Any) -> Any:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, (str, Mapping, Spec)) else given
+
+
+Clips = Annotated[tuple[ClipSpec, ...], Field(max_length=CLIPS_MAX), BeforeValidator(_one_or_many)]
+Schedule = Annotated[ScheduleSpec | None, Field(description="null is constant.")]
+Aggregation = Annotated[AggregationSpec, BeforeValidator(lambda given: Async() if given is None else given)]
+Staleness = Annotated[StalenessSpec, BeforeValidator(lambda given: NoStaleness() if given is None else given)]
+
+
+class RunSpec(Spec):
+    """What a run is asked to be. Only `optimizer` is required."""
+
+    optimizer: OptimizerSpec
+    schedule: Schedule = None
+    clip: Clips = ()
+    aggregation: Aggregation = Async()
+    staleness: Staleness = NoStaleness()
+    non_finite: Annotated[
+        Literal["reject", "skip"], Field(description="A gradient with NaN or Infinity: refuse it, or use up its sequence.")
+    ] = "reject"
+    weights: Annotated[
+        dict[str, Any] | None, Field(description="First weights of a tiny run, as nested lists.", repr=False)
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_clips_of_keras(cls, given: Any) -> Any:
+        """Keras puts clipping on the optimizer; here it is the run's own field."""
+        optimizer = given.get("optimizer") if isinstance(given, Mapping) else None
+        if not isinstance(optimizer, Mapping):
+            return given
+        inner = optimizer.get("config") if "class_name" in optimizer else optimizer
+        if not isinstance(inner, Mapping):
+            return given
+        found = {k: v for k, v in inner.items() if isinstance(k, str) and folded(k) in _KERAS_CLIPS}
+        clips = [{"name": key, folded(key): value} for key, value in found.items() if value is not None]
+        if clips and given.get("clip"):
+            raise ValueError(f"expected clipping once, came clip and the optimizer's {', '.join(found)}: send clip")
+        rest = {key: value for key, value in inner.items() if key not in found}
+        cleaned = {**optimizer, "config": rest} if "class_name" in optimizer else rest
+        return {**given, "optimizer": cleaned, **({"clip": clips} if clips else {})}
+
+    @classmethod
+    def _unknown_field(cls, spelling: object) -> str:
+        if spelling in _NOT_BUILT:
+            return f"this version does not build {spelling!r} yet: leave it out"
+        return super()._unknown_field(spelling)
+
+    def canonical(self) -> dict[str, Any]:
+        """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
+        dumped = self.model_dump(mode="json", exclude={"weights"})
+        dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
+        return _sorted(dumped)  # type: ignore[no-any-return]
+
+
+class RunChanges(Spec):
+    """Changes of a run. `optimizer` merges into the present one; the others replace theirs whole (null: the default)."""
+
+    optimizer: dict[str, Any] | None = None
+    schedule: Schedule = None
+    clip: Clips = ()
+    aggregation: Aggregation = Async()
+    staleness: Staleness = NoStaleness()
+    state: Literal["running", "paused", "closed"] | None = None
+
+    def apply(self, spec: RunSpec) -> RunSpec:
+        """The spec after these changes (`state` is not part of it). Raises `Refused` (validation-error)."""
+        given = self.model_fields_set
+        update = {name: getattr(self, name) for name in ("schedule", "clip", "aggregation", "staleness") if name in given}
+        if self.optimizer:
+            update["optimizer"] = _merged(spec.optimizer, self.optimizer)
+        return spec.model_copy(update=update)
+
+
+def _merged(current: OptimizerFields, changes: Mapping[str, Any]) -> OptimizerFields:
+    try:
+        return type(current).merged(current, changes)
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise validation_refusal(error, within="optimizer") from None
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
