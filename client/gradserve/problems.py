@@ -32,7 +32,9 @@ def _table(*rows: Problem) -> dict[str, Problem]:
 
 PROBLEMS: dict[str, Problem] = _table(
     Problem("malformed-json", 400, "The body is not JSON this server reads", "Send strict JSON: no NaN, no Infinity."),
-    Problem("malformed-tensors", 400, "The body is not a valid safetensors file", "Write it with a safetensors library."),
+    Problem(
+        "malformed-tensors", 400, "The body is not a valid safetensors file", "Write it with a safetensors library."
+    ),
     Problem("unauthorized", 401, "The token is missing or unknown", "Send 'Authorization: Bearer <token>'."),
     Problem("forbidden", 403, "The token may not do this", "Use a token with the scope that the detail names."),
     Problem("not-found", 404, "There is no such page", "Look at /docs for the routes that exist."),
@@ -46,31 +48,58 @@ PROBLEMS: dict[str, Problem] = _table(
     Problem("json-too-large", 406, "Too many elements for JSON", "Accept application/vnd.safetensors."),
     Problem("run-exists", 409, "A run of that name exists with another spec", "Use its spec, or another name."),
     Problem("weights-uninitialised", 409, "The run has no weights yet", "PUT …/weights first."),
-    Problem("stale-gradient", 409, "The gradient is older than the run allows", "Pull the weights and compute it again."),
+    Problem(
+        "stale-gradient", 409, "The gradient is older than the run allows", "Pull the weights and compute it again."
+    ),
     Problem("round-closed", 409, "The round of that gradient is closed", "Pull the weights and compute it again."),
     Problem(
-        "history-rewound", 409, "The server's history no longer holds what the worker was told",
+        "history-rewound",
+        409,
+        "The server's history no longer holds what the worker was told",
         "Register again, drop the outstanding gradient, pull, continue after the returned cursor.",
     ),
     Problem("fenced", 409, "A newer instance of this worker has taken over", "Stop this process: it was replaced."),
     Problem("run-paused", 409, "The run is paused", "Wait until it is resumed."),
     Problem("run-closed", 409, "The run is closed", "Weights can be read; gradients are over."),
-    Problem("lr-owned-by-server", 409, "The server owns the learning rate", "Leave lr out, or give the run the schedule 'client'."),
+    Problem(
+        "lr-owned-by-server",
+        409,
+        "The server owns the learning rate",
+        "Leave lr out, or give the run the schedule 'client'.",
+    ),
     Problem("run-deleted", 410, "The run was deleted", "Create it again with PUT /v1/runs/{run}."),
     Problem("precondition-failed", 412, "The precondition does not hold", "Read the current ETag and decide again."),
     Problem("too-large", 413, "The body is larger than the limit", "Send less; the detail names the limit."),
-    Problem("unsupported-media-type", 415, "The body's type is not one this route reads", "With curl use --json, or send application/vnd.safetensors."),
+    Problem(
+        "unsupported-media-type",
+        415,
+        "The body's type is not one this route reads",
+        "With curl use --json, or send application/vnd.safetensors.",
+    ),
     Problem("validation-error", 422, "A value is not one that this route accepts", "The detail names each field."),
     Problem("layout-mismatch", 422, "A tensor differs in shape from the run's", "Send it in the run's shape."),
     Problem("unknown-tensor", 422, "The run has no tensor of that name", "Use the run's names (GET the run)."),
     Problem("dtype-unsupported", 422, "That dtype is not one the service reads", "Send float32, bfloat16 or float16."),
-    Problem("non-finite-gradient", 422, "The gradient has NaN or Infinity", "Skip this batch or lower the learning rate."),
-    Problem("sequence-reused", 422, "That sequence number was used for another gradient", "Register again and continue with next_sequence."),
+    Problem(
+        "non-finite-gradient", 422, "The gradient has NaN or Infinity", "Skip this batch or lower the learning rate."
+    ),
+    Problem(
+        "sequence-reused",
+        422,
+        "That sequence number was used for another gradient",
+        "Register again and continue with next_sequence.",
+    ),
     Problem("backpressure", 429, "The server is at a limit", "Wait as Retry-After says, then send the same again.", 1),
     Problem("worker-too-fast", 429, "The worker is too far ahead of the slowest", "Wait, then send the same again.", 1),
     Problem("quota-exceeded", 429, "A quota of this server is used up", "Delete what is no longer needed.", 60),
     Problem("starting", 503, "The server is starting", "Try again.", 1),
-    Problem("store-unavailable", 503, "The store cannot be reached", "Try again; the server goes on when the store is back.", 1),
+    Problem(
+        "store-unavailable",
+        503,
+        "The store cannot be reached",
+        "Try again; the server goes on when the store is back.",
+        1,
+    ),
     Problem("draining", 503, "The server is shutting down", "Try again: another server or its successor answers.", 1),
     Problem("store-lost", 503, "The store no longer holds this run", "An operator has to restore the store.", 30),
     Problem("quarantined", 503, "The run is set aside after repeated failures", "An operator has to look at it.", 60),

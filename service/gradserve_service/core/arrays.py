@@ -83,9 +83,7 @@ def update(
         _apply(arrays, entry.header, payload, new_buffer, run_all)
 
 
-def _load(
-    arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffer: Callable[[int], Float32]
-) -> None:
+def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffer: Callable[[int], Float32]) -> None:
     if header["layout"] is not None:
         arrays.layout = Layout.of(header["layout"])
         arrays.fit(arrays.spec)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,8 +23,8 @@ __all__ = [
     "SUM_CHUNK",
     "Array",
     "RunAll",
+    "Scratch",
     "in_turn",
-    "scratch",
     "share_out",
     "sum_of_squares",
 ]
@@ -37,7 +36,7 @@ Prepare = Callable[[Array, Array], Array]  # (block of the gradient, scratch) ->
 BLOCK_ELEMENTS = 256 << 10  # smaller blocks pay for NumPy's calls and the hand-over of the GIL, larger ones for memory
 SUM_CHUNK = 64 << 10  # fixed for ever: replay has to cut at the same places
 LANES_MAX = 8  # tasks handed out at once: more than this many cores only wait for memory
-SPARE_BUFFERS_MAX = 2 * LANES_MAX  # kept between updates, at most 1 MiB each in float32: fresh pages cost 10 % at 1 M
+SPARE_BUFFERS_MAX = 2 * LANES_MAX  # kept between updates, 1 MiB each at most in float32
 
 _Piece = TypeVar("_Piece")
 _spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE_BUFFERS_MAX)
@@ -49,43 +48,54 @@ def in_turn(tasks: Sequence[Callable[[], None]]) -> None:
         task()
 
 
-def share_out(pieces: Iterable[_Piece], work: Callable[[Iterator[_Piece]], None], run_all: RunAll) -> None:
-    """Call `work` on every piece exactly once, from up to `LANES_MAX` tasks that take the next piece when they are free.
+def share_out(pieces: Sequence[_Piece], work: Callable[[Iterable[_Piece]], None], run_all: RunAll) -> None:
+    """Call `work` on every piece once, from up to `LANES_MAX` tasks that take the next piece when they are free.
 
-    A task receives an iterator over *its* pieces, so that it can set up a scratch block once. Tasks that find
+    A task receives an iterable over *its* pieces, so that it can set up its scratch blocks once. Tasks that find
     nothing left return at once: the caller's number of threads need not be known here. A single piece is worked on
     directly, because handing it to a thread costs more than it saves.
     """
-    waiting = deque(pieces)  # popleft is atomic: no piece is taken twice
+    if len(pieces) <= 1:
+        work(pieces)
+        return
+    waiting = deque(pieces)
 
     def taken() -> Iterator[_Piece]:
         while True:
             try:
-                piece = waiting.popleft()
+                piece = waiting.popleft()  # atomic: no piece is taken twice
             except IndexError:
                 return
             yield piece
 
-    if len(waiting) <= 1:
-        work(taken())
-    else:
-        run_all([lambda: work(taken())] * min(len(waiting), LANES_MAX))
+    run_all([lambda: work(taken())] * min(len(waiting), LANES_MAX))
 
 
-@contextmanager
-def scratch(elements: int, dtype: DTypeLike) -> Iterator[Array]:
-    """A block of `elements` to write on, from the spare ones if one is large enough; its content is arbitrary."""
-    size = elements * np.dtype(dtype).itemsize
-    try:
-        buffer = _spare.pop()
-    except IndexError:
-        buffer = np.empty(size, np.uint8)
-    if buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-    try:
-        yield buffer[:size].view(dtype)
-    finally:
-        _spare.append(buffer)
+class Scratch:
+    """`with Scratch(rows, elements, dtype) as a:` — `rows` vectors to write on, their content arbitrary.
+
+    Memory comes from the spare buffers where possible: an update of a million parameters would spend a tenth of its
+    time on fresh pages.
+    """
+
+    __slots__ = ("_buffers", "_dtype", "_elements", "_rows")
+
+    def __init__(self, rows: int, elements: int, dtype: DTypeLike) -> None:
+        self._rows, self._elements, self._dtype = rows, elements, dtype
+        self._buffers: list[NDArray[np.uint8]] = []
+
+    def __enter__(self) -> list[Array]:
+        size = self._elements * np.dtype(self._dtype).itemsize if self._rows else 0
+        for _ in range(self._rows):
+            try:
+                buffer = _spare.pop()
+            except IndexError:
+                buffer = np.empty(size, np.uint8)
+            self._buffers.append(buffer if buffer.size >= size else np.empty(size, np.uint8))
+        return [buffer[:size].view(self._dtype) for buffer in self._buffers]
+
+    def __exit__(self, *_: object) -> None:
+        _spare.extend(self._buffers)
 
 
 def sum_of_squares(vector: Array, run_all: RunAll = in_turn, prepare: Prepare | None = None) -> float:
@@ -96,26 +106,23 @@ def sum_of_squares(vector: Array, run_all: RunAll = in_turn, prepare: Prepare | 
     NumPy's own `sum(dtype=float64)` is avoided: it casts through a buffer whose size is NumPy's business, and so is
     then the order of the additions. `dot` and `norm` depend on the BLAS and its threads.
     """
-    starts = range(0, vector.size, SUM_CHUNK)
-    sums = [0.0] * len(starts)
+    chunks = list(enumerate(range(0, vector.size, SUM_CHUNK)))
+    sums = [0.0] * len(chunks)
 
-    def work(chunks: Iterator[tuple[int, int]]) -> None:
+    def work(chunks: Iterable[tuple[int, int]]) -> None:
         elements = min(SUM_CHUNK, vector.size)
-        with (
-            scratch(elements, vector.dtype) as squares,
-            scratch(elements, np.float64) as wide,
-            np.errstate(all="ignore"),
-        ):
+        narrow, wide = Scratch(1, elements, vector.dtype), Scratch(1, elements, np.float64)
+        with np.errstate(all="ignore"), narrow as (squares,), wide as (doubles,):
             for index, start in chunks:
                 x = vector[start : start + SUM_CHUNK]
-                a, b = squares[: x.size], wide[: x.size]
+                a, b = squares[: x.size], doubles[: x.size]
                 if prepare is not None:
                     x = prepare(x, a)
                 np.multiply(x, x, a)
                 np.copyto(b, a)
                 sums[index] = float(np.add.reduce(b))
 
-    share_out(enumerate(starts), work, run_all)
+    share_out(chunks, work, run_all)
     total = 0.0
     for part in sums:  # not sum(): from Python 3.12 on it compensates, and the bits would differ from 3.11's
         total += part

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from gradserve.specs import ClipSpec, GlobalNorm, Value
 
 from .blocks import Array, RunAll, sum_of_squares
@@ -47,6 +48,9 @@ class Clipped:
         return x
 
 
+UNCLIPPED = Clipped((), 1.0, 1.0)
+
+
 def clipped(clip: Sequence[ClipSpec], gradient: Gradient, run_all: RunAll) -> Clipped:
     """Resolve the list for one gradient.
 
@@ -58,6 +62,8 @@ def clipped(clip: Sequence[ClipSpec], gradient: Gradient, run_all: RunAll) -> Cl
 
     Source: Pascanu et al. 2013, Algorithm 1 (arXiv:1211.5063). eps as in torch.nn.utils.clip_grad_norm_.
     """
+    if not clip:
+        return UNCLIPPED
     stages: tuple[Stage, ...] = ()
     factor, clip_scale = 1.0, 1.0
     norm: float | None = math.sqrt(gradient.sum_of_squares)  # of the stages, without the factor; None: not known

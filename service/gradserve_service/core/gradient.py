@@ -62,7 +62,7 @@ def spans_between(sent: Layout, run: Layout) -> tuple[Span, ...]:
         if shape != expected:
             raise refuse(
                 "layout-mismatch",
-                f"tensor {name!r} has the shape {list(expected)} in the run, {list(shape)} here: send it in the run's shape",
+                f"tensor {name!r} is {list(expected)} in the run, {list(shape)} here: send it in the run's shape",
                 tensor=name,
                 expected=list(expected),
                 came=list(shape),

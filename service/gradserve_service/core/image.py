@@ -48,7 +48,7 @@ def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
         begin += vector.nbytes
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-(8 + len(raw)) % ALIGNMENT)
-    return [len(raw).to_bytes(8, "little") + raw, *(memoryview(vector).cast("B") for _, vector in vectors)]
+    return [len(raw).to_bytes(8, "little") + raw, *(vector.data.cast("B") for _, vector in vectors)]
 
 
 def _vectors(arrays: Arrays) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -20,15 +20,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from gradserve.problems import Refused, Rejection
-from gradserve.specs import RunChanges, RunSpec, changed_spec, validation_refusal
+from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import Layout
 
 from . import schedules, staleness
 from .control import ETAGS_KEPT, IDEMPOTENCY_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow
 from .entries import Entry, write_entry
+from .gradient import spans_between
 from .optimizers import rule_for
 
 # What is asked of a run. Every request is a value: the same request and control state give the same verdict.
@@ -179,12 +178,18 @@ def _same_life(control: Control, row: WorkerRow, worker: str, generation: int | 
     if generation is None or generation == row.generation:
         return None
     if generation < row.generation:
-        return Rejection(
-            "fenced",
-            f"generation {generation} of worker '{worker}' was replaced by generation {row.generation}: stop this process",
-            {"generation": row.generation},
-        )
-    return _rewound(control, row, f"worker '{worker}' names generation {generation}, the journal knows {row.generation}")
+        return _fenced(f"generation {generation} of worker '{worker}'", row)
+    return _rewound(
+        control, row, f"worker '{worker}' names generation {generation}, the journal knows {row.generation}"
+    )
+
+
+def _fenced(who: str, row: WorkerRow) -> Rejection:
+    return Rejection(
+        "fenced",
+        f"{who} was replaced by generation {row.generation}: stop this process",
+        {"generation": row.generation},
+    )
 
 
 def _rewound(control: Control, row: WorkerRow, what: str) -> Rejection:
@@ -207,35 +212,16 @@ def _running(control: Control, _: object) -> Rejection | None:
 def _initialised(control: Control, _: object) -> Rejection | None:
     if control.initialised:
         return None
-    return Rejection("weights-uninitialised", "the run has no weights yet: PUT …/weights first, then compute a gradient")
+    return Rejection(
+        "weights-uninitialised", "the run has no weights yet: PUT …/weights first, then compute a gradient"
+    )
 
 
 def _layout_known(control: Control, push: Push) -> Rejection | None:
     assert control.layout is not None
-    if push.layout is control.layout:
-        return None
     if not push.layout.names:
         return Rejection("validation-error", "the push has no tensor: expected a gradient for one at least")
-    return mismatch(control.layout, push.layout)
-
-
-def mismatch(expected: Layout, came: Layout) -> Rejection | None:
-    """What of `came` is not in `expected`: a name, or a shape."""
-    shapes = dict(zip(expected.names, expected.shapes, strict=True))
-    for name, shape in zip(came.names, came.shapes, strict=True):
-        if name not in shapes:
-            return Rejection(
-                "unknown-tensor",
-                f"the run has no tensor '{name}'; it has {', '.join(expected.names[:8])}"
-                + (" …" if len(expected.names) > 8 else ""),
-                {"tensor": name},
-            )
-        if shape != shapes[name]:
-            return Rejection(
-                "layout-mismatch",
-                f"tensor '{name}' is float32{list(shapes[name])} in the run, {list(shape)} came",
-                {"tensor": name, "expected": list(shapes[name]), "came": list(shape)},
-            )
+    spans_between(push.layout, control.layout)  # refuses names and shapes that the run does not have
     return None
 
 
@@ -328,14 +314,11 @@ def _push_header(
 def _decide_register(control: Control, request: Register) -> Draft:
     row = control.row(request.worker)
     same = row.instance == request.instance
-    if request.instance in row.superseded or (same and request.generation is not None
-                                              and request.generation < row.generation):
+    if request.instance in row.superseded or (
+        same and request.generation is not None and request.generation < row.generation
+    ):
         # A zombie's late heartbeat must not fence the living.
-        return Rejection(
-            "fenced",
-            f"this instance of worker '{request.worker}' was replaced by generation {row.generation}: stop this process",
-            {"generation": row.generation},
-        )
+        return _fenced(f"this instance of worker '{request.worker}'", row)
     if same and not row.departed:
         return Answered()
     if request.worker not in control.workers:
@@ -406,21 +389,17 @@ def _decide_load(control: Control, request: Load) -> Draft:
 def _whole_layout(expected: Layout, came: Layout) -> Rejection | None:
     if came == expected:
         return None
-    missing = [name for name in expected.names if name not in set(came.names)]
-    if refusal := mismatch(expected, came):
-        return refusal
+    spans_between(came, expected)
+    missing = next(name for name in expected.names if name not in came)
     return Rejection(
-        "layout-mismatch", f"weights replace all tensors of a run: {missing[0]!r} is missing", {"tensor": missing[0]}
+        "layout-mismatch", f"weights replace all tensors of a run: {missing!r} is missing", {"tensor": missing}
     )
 
 
 def _decide_configure(control: Control, request: Configure) -> Draft:
     if request.idempotency_key is not None and request.idempotency_key in control.idempotency:
         return Answered()
-    try:
-        spec = changed_spec(control.spec, request.changes)
-    except ValidationError as error:
-        raise validation_refusal(error) from error
+    spec = request.changes.apply(control.spec)
     state = request.changes.state or control.state
     if spec == control.spec and state == control.state:
         return Answered()

@@ -33,7 +33,7 @@ class Buffers:
         if elements * 4 < POOLED_BYTES_MIN:
             return allocate(elements)
         spare = self._free.get(elements)
-        memory = spare.pop() if spare else memoryview(allocate(elements))
+        memory = spare.pop() if spare else allocate(elements).data
         # numpy keeps `array` itself alive under its views, because the base of `array` is no array.
         array: NDArray[np.float32] = np.frombuffer(memory, np.float32)
         key = id(array)

@@ -88,9 +88,7 @@ async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_
     return state
 
 
-async def _from_snapshot(
-    store: Store, run: CatalogueRecord, snapshot: SnapshotRecord, shop: Workshop
-) -> State | None:
+async def _from_snapshot(store: Store, run: CatalogueRecord, snapshot: SnapshotRecord, shop: Workshop) -> State | None:
     try:
         image = await store.get_object(run.uid, snapshot.object)
         control, arrays = await shop.threads.run(

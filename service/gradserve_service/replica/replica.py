@@ -30,11 +30,9 @@ from ..core.machine import (
     Request,
     Verdict,
     decide,
-    mismatch,
 )
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
-from ..store.records import INLINE_BYTES_MAX
 from .budget import Budget
 from .heads import HeadReads
 from .published import Published, PushAnswer
@@ -88,7 +86,7 @@ class Replica:
 
     def receive_buffer(self, size: int) -> memoryview:
         """`size` writable bytes for a body; the memory is reused when nothing refers to it any more."""
-        return memoryview(self._shop.buffers.lend(-(-size // 4))).cast("B")[:size]
+        return self._shop.buffers.lend(-(-size // 4)).data.cast("B")[:size]
 
     # Gradients
 
@@ -112,8 +110,9 @@ class Replica:
         gradient = None
         if arrays is None or arrays.layout is None:
             arrays = (await self._present()).arrays
-        if arrays.layout is not None and frame.layout.names and mismatch(arrays.layout, frame.layout) is None:
-            gradient = await self._shop.gradient(frame, arrays)
+        if arrays.layout is not None:
+            with contextlib.suppress(Refused):
+                gradient = await self._shop.gradient(frame, arrays)
         finite = gradient is None or gradient.finite
         push = Push(
             worker=worker,
@@ -139,7 +138,7 @@ class Replica:
         but not one that would be refused or is known already."""
         state = self._sequencer.state
         assert proposal.frame is not None
-        if proposal.frame.size <= INLINE_BYTES_MAX or state is None:
+        if proposal.frame.size <= self._limits.inline_payload_bytes_max or state is None:
             return
         if not isinstance(decide(state.control, proposal.request, 0), Append):
             return
@@ -205,9 +204,7 @@ class Replica:
             "lease_seconds": self._limits.lease_seconds,
         }
 
-    async def leave(
-        self, worker: str, generation: int | None, next_sequence: int | None, after: str | None
-    ) -> None:
+    async def leave(self, worker: str, generation: int | None, next_sequence: int | None, after: str | None) -> None:
         """Leave the run; the row stays, so that a late duplicate of a push is still known."""
         self._known_worker(await self._present(), worker)
         await self._propose(self._proposal(Leave(worker, generation, next_sequence, after)))
@@ -278,7 +275,8 @@ class Replica:
         if arrays.layout is None:
             raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
         tensors = {
-            f"{slot}/{name}": view for slot, buffer in arrays.slots.items()
+            f"{slot}/{name}": view
+            for slot, buffer in arrays.slots.items()
             for name, view in arrays.layout.views(buffer).items()
         }
         layout = Layout.of({name: view.shape for name, view in tensors.items()})

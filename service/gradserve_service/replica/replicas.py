@@ -18,8 +18,8 @@ from ..core.entries import genesis_hash
 from ..limits import Limits
 from ..store.protocols import Store, StoreFull, StoreUnavailable, StoreUnfit
 from ..store.records import DURABILITY_LEVELS, CatalogueRecord, Durability
-from .buffers import Buffers
 from .budget import Budget
+from .buffers import Buffers
 from .recovery import Workshop
 from .replica import Replica
 from .sequencer import Sequencer
@@ -111,9 +111,7 @@ class Replicas:
 
     async def create_run(self, name: str, spec: RunSpec) -> tuple[Replica, bool]:
         """Get or create, without a race. The second value: this call created it."""
-        creation = Creation(
-            spec, self.limits.snapshot_journal_bytes_min, self.limits.snapshot_state_factor
-        ).to_bytes()
+        creation = Creation(spec, self.limits.snapshot_journal_bytes_min, self.limits.snapshot_state_factor).to_bytes()
         uid = self._new_uid()
         record = CatalogueRecord(name, uid, creation, genesis_hash(uid, creation), int(self._clock() * 1000))
         try:
@@ -143,9 +141,7 @@ class Replicas:
                 raise refuse("run-deleted", f"run '{name}' was deleted: create it again with PUT /v1/runs/{name}")
             replica = await self._replica(record)
         if uid is not None and replica.uid != uid:
-            raise refuse(
-                "run-deleted", f"the run {uid} was deleted; '{name}' is another run now", uid=replica.uid
-            )
+            raise refuse("run-deleted", f"the run {uid} was deleted; '{name}' is another run now", uid=replica.uid)
         return replica
 
     def _held(self, name: str) -> Replica | None:

@@ -26,7 +26,6 @@ from ..core.machine import Append, Request, Verdict, advance, decide
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
 from ..store.records import (
-    INLINE_BYTES_MAX,
     Appended,
     CatalogueRecord,
     Head,
@@ -201,7 +200,7 @@ class Sequencer:
         frame = proposal.frame
         if frame is None or not entry.header.get("size"):
             return Record(entry.position, entry.hash, entry.raw)
-        if frame.size <= INLINE_BYTES_MAX:
+        if frame.size <= self._limits.inline_payload_bytes_max:
             return Record(entry.position, entry.hash, entry.raw, inline=b"".join(frame.stored()))
         if proposal.object is None:
             proposal.object = await self._store.put_object(self.run.uid, frame.stored())
@@ -216,9 +215,7 @@ class Sequencer:
             proposal.object_named |= isinstance(verdict, Append)
         started = perf_counter()
         try:
-            result = await self._store.append(
-                self.run.uid, Head(state.control.position, state.control.head), records
-            )
+            result = await self._store.append(self.run.uid, Head(state.control.position, state.control.head), records)
         except StoreUnavailable:
             # A lost reply and a lost race are the same case: the head tells.
             result = HeadMoved(await self._store.head(self.run.uid))

@@ -1,1 +1,24 @@
 """Floor 3: journal, objects, snapshots and catalogue. Keeps bytes in order; knows no rule of a run."""
+
+from __future__ import annotations
+
+from .place import FORMS, REDIS_SCHEMES, sqlite_path
+from .protocols import RunAbsent, Store, StoreFull, StoreUnavailable, StoreUnfit
+from .records import Durability
+from .redis_store import RedisStore
+from .sqlite_store import SqliteStore
+
+__all__ = ["RunAbsent", "Store", "StoreFull", "StoreUnavailable", "StoreUnfit", "open_store"]
+
+
+def open_store(url: str, durability: Durability) -> Store:
+    """The store of a URL; nothing is connected or created before its `open()`. Raises StoreUnfit for another URL."""
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        return SqliteStore(sqlite_path(url), durability)
+    if scheme in REDIS_SCHEMES:
+        try:
+            return RedisStore(url, durability)
+        except ValueError as error:  # a port that is no number, an option that is none
+            raise StoreUnfit(f"store URL: {error}; the forms are {FORMS}") from None
+    raise StoreUnfit(f"there is no store for a URL of scheme {scheme!r}; the forms are {FORMS}")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from typing import Literal
 
-INLINE_BYTES_MAX = 64 << 10  # a payload up to here rides inside its entry: one round trip
 OBJECT_CHUNK_BYTES = 4 << 20  # Redis stalls 6-10 ms on a value of 4 MiB, 240 ms on 64 MiB
 
 Durability = Literal["memory", "journal", "fsync"]

@@ -15,6 +15,9 @@ from .rule import TINY, Rule, Scalar, Slot, integer_power, keep_and_add
 
 __all__ = ["Adam", "AdamW"]
 
+MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq"))
+AMSGRAD_MOMENTS = (*MOMENTS, Slot("max_exp_avg_sq"))
+
 
 class _AdaptiveMoments(Rule):
     """Adaptive moments with bias correction.
@@ -32,7 +35,7 @@ class _AdaptiveMoments(Rule):
 
         amsgrad                  x <- max(x, v) takes the place of v in the last line       max_exp_avg_sq
         bias_correction: false   1 instead of 1 - β1^t and of r
-        eps_hat                  eps instead of eps r: beside the uncorrected root, as in Keras and the paper's section 2
+        eps_hat                  eps instead of eps r: beside the uncorrected root, as in Keras
 
     With eps = 0 an element that never had a gradient stays where it is (0 / 0 is taken as 0; no other element changes).
 
@@ -52,8 +55,7 @@ class _AdaptiveMoments(Rule):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        moments = (Slot("exp_avg"), Slot("exp_avg_sq"))
-        return (*moments, Slot("max_exp_avg_sq")) if self.amsgrad else moments
+        return AMSGRAD_MOMENTS if self.amsgrad else MOMENTS
 
     def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
         c1, r = 1.0, 1.0

@@ -42,7 +42,7 @@ class Slot:
 
 
 class Rule(ABC):
-    """An optimizer's arithmetic. Mixed into the spec that declares its hyperparameters: `class Adam(specs.Adam, Rule)`."""
+    """An optimizer's arithmetic, mixed into the spec with its hyperparameters: `class Adam(specs.Adam, Rule)`."""
 
     if TYPE_CHECKING:  # fields of every optimizer's spec
         lr: float

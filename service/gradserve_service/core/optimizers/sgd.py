@@ -14,6 +14,8 @@ from .rule import Rule, Scalar, Slot, keep_and_add
 
 __all__ = ["Sgd"]
 
+VELOCITY = (Slot("velocity"),)
+
 
 class Sgd(specs.Sgd, Rule):
     """Gradient descent; a velocity with momentum μ; Nesterov's look-ahead.
@@ -38,7 +40,7 @@ class Sgd(specs.Sgd, Rule):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return (Slot("velocity"),) if self.momentum else ()
+        return VELOCITY if self.momentum else ()
 
     def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
         take = scale if t == 1 else scale * (1.0 - self.dampening)
