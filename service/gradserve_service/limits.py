@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .store.records import INLINE_BYTES_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -12,7 +14,7 @@ class Limits:
     body_bytes_max: int = 8 << 30  # one request body: 2 G float32 parameters
     bodies_bytes_max: int = 8 << 30  # all bodies and queued pushes of the server together; past it 429
     queue_pushes_max: int = 256  # waiting pushes of one run: more would only wait longer than their client
-    inline_payload_bytes_max: int = 64 << 10  # up to here a payload rides inside its entry: one round trip
+    inline_payload_bytes_max: int = INLINE_BYTES_MAX  # up to here a payload rides inside its entry: one round trip
     inline_parameters_max: int = 65_536  # up to here an update runs on the event loop: a thread hop costs 100 µs
     wait_seconds_max: float = 60.0  # a long-poll's longest wait: proxies cut idle connections near here
     batch_entries_max: int = 64  # entries in one append: one script call must not hold Redis for long

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from typing import Literal
 
+INLINE_BYTES_MAX = 64 << 10  # the most a payload inside its entry may have: one round trip
 OBJECT_CHUNK_BYTES = 4 << 20  # Redis stalls 6-10 ms on a value of 4 MiB, 240 ms on 64 MiB
 
 Durability = Literal["memory", "journal", "fsync"]
