@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .base import Family, folded, Flag, Fraction, NotNegative, Real, Spec
+from .base import Family, Flag, Fraction, NotNegative, Real, Spec, folded
 
 Lr = Annotated[NotNegative, Field(description="Base learning rate; the schedule scales it.")]
 Eps = Annotated[NotNegative, Field(description="Added to the denominator.")]
@@ -33,6 +33,7 @@ class OptimizerFields(Spec):
 
     @classmethod
     def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Spec.canonical_fields`, and the spellings that stand for a value: betas, compat, null, decay flags."""
         rest = {key: value for key, value in given.items() if not folded_is(key, "compat")}
         compat = next((value for key, value in given.items() if folded_is(key, "compat")), "torch")
         preset = cls.presets.get(compat.lower()) if isinstance(compat, str) else None
@@ -74,7 +75,7 @@ class OptimizerFields(Spec):
         name = next((value for key, value in changes.items() if folded_is(key, "name")), None)
         own = current.model_dump()
         if name is not None and (not isinstance(name, str) or OPTIMIZERS.name_of(name)[0] != own["name"]):
-            raise ValueError(f"expected name {own['name']!r}, came {str(name)[:80]!r}: its slots differ, create another run")
+            raise ValueError(f"expected name {own['name']!r}, came {str(name)[:80]!r}: another rule needs another run")
         if any(folded_is(key, "compat") for key in changes):
             raise ValueError("compat sets defaults when a run is created: send the fields to change")
         fields = cls.canonical_fields({key: value for key, value in changes.items() if not folded_is(key, "name")})
@@ -101,7 +102,7 @@ class Sgd(OptimizerFields):
         "with nesterov; w -= lr u. lr_in_momentum: v <- momentum v - lr g; w += v, or momentum v - lr g with nesterov."
     )
     source: ClassVar[str] = "torch.optim.SGD; Polyak 1964; Sutskever et al. 2013."
-    use_when: ClassVar[str] = "Convolutional networks, convex problems, and as the rule that is easiest to reason about."
+    use_when: ClassVar[str] = "Convolutional networks, convex problems; the rule that is easiest to reason about."
     field_aliases: ClassVar[Mapping[str, str]] = {**OptimizerFields.field_aliases, "mu": "momentum"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "torch": {},
@@ -127,7 +128,7 @@ class Sgd(OptimizerFields):
                 f"dampening {self.dampening:g}: set momentum (0.9 is usual) or leave nesterov out"
             )
         if self.lr_in_momentum and self.dampening != 0:
-            raise ValueError(f"expected dampening 0 with lr_in_momentum, came {self.dampening:g}: leave one of them out")
+            raise ValueError(f"expected dampening 0 with lr_in_momentum, came {self.dampening:g}: leave one out")
         return self
 
 

@@ -27,11 +27,11 @@ class PushFields(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_version: Annotated[Count | None, Field(description="Version that the gradient was computed at.")] = None
-    base: Annotated[str | None, Field(strict=True, max_length=256, description="ETag of those weights, as it came.")] = None
+    base: Annotated[str | None, Field(strict=True, max_length=256, description="ETag of those weights.")] = None
     samples: Annotated[Positive, Field(description="Samples that the gradient is the mean of.")] = 1.0
     loss: Annotated[Real | None, Field(description="Their mean loss.")] = None
     generation: Annotated[int | None, Field(strict=True, ge=1, le=2**53 - 1)] = None
-    after: Annotated[str | None, Field(strict=True, max_length=128, description="Receipt of the worker's last push.")] = None
+    after: Annotated[str | None, Field(strict=True, max_length=128, description="Receipt of the last push.")] = None
     cursor: Annotated[str | None, Field(strict=True, description="Where in its samples the worker is; ≤ 1 KiB.")] = None
     lr: Annotated[NotNegative | None, Field(description="Only for a run whose schedule is 'client'.")] = None
 
@@ -49,7 +49,8 @@ class PushFields(BaseModel):
         or dtype-unsupported for a codec that is not read."""
         codec = metadata.get("codec", "float32")
         if codec not in DTYPES:
-            raise refuse("dtype-unsupported", f"expected codec {', '.join(DTYPES)}, came {codec[:80]!r}: send plain tensors")
+            detail = f"expected codec {', '.join(DTYPES)}, came {codec[:80]!r}: send plain tensors"
+            raise refuse("dtype-unsupported", detail)
         given = {key: _read(key, value) for key, value in metadata.items() if key not in _IGNORED}
         try:
             return cls.model_validate(given)

@@ -1,4 +1,4 @@
-"""What a run is asked to be (`RunSpec`, the body of PUT) and what may change later (`RunChanges`, the body of PATCH)."""
+"""What a run is asked to be (`RunSpec`, the body of PUT) and what may change later (`RunChanges`, of PATCH)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .schedules import ScheduleSpec
 CLIPS_MAX = 8  # each is a pass over the gradient
 
 _NOT_BUILT = ("groups", "average", "accumulate", "dataset_size", "matrix_layout", "branch")
+_REPLACED = ("schedule", "clip", "aggregation", "staleness")
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
 
 
@@ -40,7 +41,8 @@ class RunSpec(Spec):
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
     non_finite: Annotated[
-        Literal["reject", "skip"], Field(description="A gradient with NaN or Infinity: refuse it, or use up its sequence.")
+        Literal["reject", "skip"],
+        Field(description="A gradient with NaN or Infinity: refuse it, or use up its sequence without an update."),
     ] = "reject"
     weights: Annotated[
         dict[str, Any] | None, Field(description="First weights of a tiny run, as nested lists.", repr=False)
@@ -50,7 +52,8 @@ class RunSpec(Spec):
     @classmethod
     def _read_clips_of_keras(cls, given: Any) -> Any:
         """Keras puts clipping on the optimizer; here it is the run's own field."""
-        optimizer = given.get("optimizer") if isinstance(given, Mapping) else None
+        given = cls.canonical_fields(given) if isinstance(given, Mapping) else {}
+        optimizer = given.get("optimizer")
         if not isinstance(optimizer, Mapping):
             return given
         inner = optimizer.get("config") if "class_name" in optimizer else optimizer
@@ -78,7 +81,7 @@ class RunSpec(Spec):
 
 
 class RunChanges(Spec):
-    """Changes of a run. `optimizer` merges into the present one; the others replace theirs whole (null: the default)."""
+    """Changes of a run. `optimizer` merges into the present one; the others replace theirs (null: the default)."""
 
     optimizer: dict[str, Any] | None = None
     schedule: Schedule = None
@@ -87,13 +90,14 @@ class RunChanges(Spec):
     staleness: Staleness = NoStaleness()
     state: Literal["running", "paused", "closed"] | None = None
 
-    def apply(self, spec: RunSpec) -> RunSpec:
-        """The spec after these changes (`state` is not part of it). Raises `Refused` (validation-error)."""
-        given = self.model_fields_set
-        update = {name: getattr(self, name) for name in ("schedule", "clip", "aggregation", "staleness") if name in given}
-        if self.optimizer:
-            update["optimizer"] = _merged(spec.optimizer, self.optimizer)
-        return spec.model_copy(update=update)
+
+def changed_spec(spec: RunSpec, changes: RunChanges) -> RunSpec:
+    """The spec after the changes (`state` is not part of it). Raises `Refused` (validation-error)."""
+    given = changes.model_fields_set
+    update: dict[str, Any] = {name: getattr(changes, name) for name in _REPLACED if name in given}
+    if changes.optimizer:
+        update["optimizer"] = _merged(spec.optimizer, changes.optimizer)
+    return spec.model_copy(update=update)
 
 
 def _merged(current: OptimizerFields, changes: Mapping[str, Any]) -> OptimizerFields:

@@ -15,6 +15,7 @@ class ScheduleFields(Spec):
 
     @classmethod
     def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Spec.canonical_fields`, without `per`."""
         rest = dict(given)
         for key in [key for key in rest if isinstance(key, str) and folded(key) == "per"]:
             if rest.pop(key) != "update":
@@ -59,6 +60,7 @@ class WarmupCosine(ScheduleFields):
 
     @classmethod
     def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Spec.canonical_fields`; decay_steps is refused, for it means two things."""
         if any(isinstance(key, str) and folded(key) == "decaysteps" for key in given):
             raise ValueError(
                 "expected total_steps, came decay_steps, which counts the warmup in one library and not in another: "
@@ -104,8 +106,8 @@ SCHEDULES = Family(
         "inversetimedecay": "inverse_time", "timebased": "inverse_time", "polynomiallr": "polynomial",
         "polynomialdecay": "polynomial", "linearlr": "linear", "cosineannealinglr": "cosine", "cosinedecay": "cosine",
         "cosineannealingwarmrestarts": "cosine_restarts", "sgdr": "cosine_restarts",
-        "cosinedecayrestarts": "cosine_restarts", "onecyclelr": "one_cycle", "1cycle": "one_cycle", "cycliclr": "cyclic",
-        "triangular": "cyclic", "trapezoid": "wsd", "warmupstabledecay": "wsd", "rsqrt": "inverse_sqrt",
+        "cosinedecayrestarts": "cosine_restarts", "onecyclelr": "one_cycle", "1cycle": "one_cycle",
+        "cycliclr": "cyclic", "triangular": "cyclic", "trapezoid": "wsd", "warmupstabledecay": "wsd", "rsqrt": "inverse_sqrt",
         "transformer": "noam", "reducelronplateau": "reduce_on_plateau", "plateau": "reduce_on_plateau",
         "performance": "reduce_on_plateau", "sequentiallr": "sequential", "join": "sequential",
         "chainedscheduler": "chained", "swalr": "swa", "lambdalr": "table",
