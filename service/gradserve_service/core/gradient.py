@@ -48,6 +48,12 @@ class Gradient:
         total = sum_of_squares(vector, run_all)
         return cls(vector, spans, total, math.isfinite(total))
 
+    @classmethod
+    def whole(cls, vector: Array, run_all: RunAll = in_turn) -> Gradient:
+        """The gradient of all parameters, from a vector in layout order."""
+        total = sum_of_squares(vector, run_all)
+        return cls(vector, (Span(0, 0, vector.size),), total, math.isfinite(total))
+
 
 def spans_between(sent: Layout, run: Layout) -> tuple[Span, ...]:
     """Where the tensors of `sent` lie in `run`, neighbours merged. Raises `Refused` for a name or shape it lacks."""

@@ -51,4 +51,4 @@ def power(schedule: Power, lr: float, k: int) -> float:
 
     Source: Géron, Hands-On Machine Learning, ch. 11 (power scheduling); c = 1 is Keras' InverseTimeDecay.
     """
-    return lr / (1.0 + k / schedule.s) ** schedule.c
+    return lr * math.pow(1.0 + k / schedule.s, -schedule.c)  # a positive exponent could overflow, and raise

@@ -64,13 +64,12 @@ def apply_update(
     factor = -clip_plan.factor if rule.maximize else clip_plan.factor
     l2 = rule.weight_decay if rule.weight_decay_mode == "l2" else 0.0
     keep = 1.0 - lr * rule.weight_decay if rule.weight_decay_mode == "decoupled" else 1.0
-    as_scalar = weights.dtype.type
     sweep = _Sweep(
         rule=rule,
-        scalars=_as_scalars(rule.scalars(step, lr, 1.0 if l2 else factor), weights),
+        numbers=(*rule.scalars(step, lr, 1.0 if l2 else factor), factor, l2, keep),
         clip=clip_plan,
-        l2=(as_scalar(factor), as_scalar(l2)) if l2 else None,
-        keep=as_scalar(keep) if keep != 1.0 else None,
+        l2=l2 != 0.0,
+        decoupled=keep != 1.0,
         gradient=gradient.vector,
         weights=weights,
         next_weights=next_weights,
@@ -94,10 +93,10 @@ class _Sweep:
     """What the blocks of one update share. `weights`, `next_weights` and the slots have the same length."""
 
     rule: Rule
-    scalars: Sequence[Scalar]
+    numbers: tuple[float, ...]  # the rule's scalars; then gradient factor, L2 decay, what decoupled decay leaves
     clip: Clipped
-    l2: tuple[Scalar, Scalar] | None  # factor of the gradient and weight decay; without L2 the rule folds the factor
-    keep: Scalar | None  # 1 - lr · weight decay; None without decoupled decay
+    l2: bool  # then the driver multiplies by the gradient factor, else the rule has folded it
+    decoupled: bool
     gradient: Array
     weights: Array
     next_weights: Array
@@ -106,31 +105,32 @@ class _Sweep:
 
     def lane(self, pieces: Iterable[_Piece]) -> None:
         """The pieces of one task, with scratch blocks of its own."""
-        own = 1 if self.clip.stages or self.l2 or self.keep is not None else 0
+        own = 1 if self.clip.stages or self.l2 or self.decoupled else 0
         scratch = Scratch(own + self.rule.scratch_blocks, self.block_elements, self.weights.dtype)
         # Overflow is an outcome, as in torch. NumPy's error state belongs to the thread, so each lane sets it.
         with np.errstate(all="ignore"), scratch as blocks:
+            c = _as_scalars(self.numbers, self.weights)
             for piece in pieces:
                 a = [block[: piece.length] for block in blocks]
-                self._compute(piece, a[:own], a[own:])
+                self._compute(piece, c, a[:own], a[own:])
 
-    def _compute(self, piece: _Piece, own: Sequence[Array], spare: Sequence[Array]) -> None:
+    def _compute(self, piece: _Piece, c: Sequence[Scalar], own: Sequence[Array], spare: Sequence[Array]) -> None:
         """One block, from the gradient to the next weights."""
         here = slice(piece.weights_start, piece.weights_start + piece.length)
         w, u = self.weights[here], self.next_weights[here]
         if piece.gradient_start is None:
             np.copyto(u, w)
             return
+        *scalars, factor, l2, keep = c
         g = self.gradient[piece.gradient_start : piece.gradient_start + piece.length]
         if self.clip.stages:
             g = self.clip.prepare(g, own[0])
-        if self.l2 is not None:
-            g = np.multiply(g, self.l2[0], own[0])
-            np.multiply(w, self.l2[1], u)
-            np.add(g, u, g)
-        self.rule.change(self.scalars, g, w, [slot[here] for slot in self.slots], u, spare)
-        if self.keep is not None:
-            w = np.multiply(w, self.keep, own[0])
+        if self.l2:
+            g = np.multiply(g, factor, own[0])
+            np.add(g, np.multiply(w, l2, u), g)
+        self.rule.change(scalars, g, w, [slot[here] for slot in self.slots], u, spare)
+        if self.decoupled:
+            w = np.multiply(w, keep, own[0])
         np.subtract(w, u, u)
 
 
