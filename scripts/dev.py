@@ -170,7 +170,7 @@ def put_pip_in() -> int:
             return 0
     if code := install_debian_package():
         return code
-    return step(PYTHON, "-m", "ensurepip", "--upgrade")
+    return step(PYTHON, "-m", "ensurepip", "--upgrade", quiet=True)
 
 
 def pips() -> list[list[str]]:
@@ -188,9 +188,9 @@ def install_debian_package() -> int:
     packages = ["python3-venv", f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"]
     line = f"apt-get install -y {packages[0]}"
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        say(f"this Python has neither venv nor pip. On Debian or Ubuntu, type this and try again:\n\n    sudo {line}\n")
+        say(f"this Python has no pip and no way to get one. On Debian or Ubuntu, type this and try again:\n\n    sudo {line}\n")
         return NO_PIP_EXIT
-    say(f"this Python has neither venv nor pip: {line}")
+    say(f"this Python has no pip: {line}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for package in packages:
         if step("apt-get", "install", "-y", package, quiet=True, environment=environment) == 0:

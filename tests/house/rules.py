@@ -49,7 +49,19 @@ STRANGERS: dict[int, dict[str, str]] = {
 
 # All that `core` may import: with nothing here that reads a clock, a coin, a file or a socket, replay is exact.
 CORE_MAY_IMPORT = {
-    *("__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "hashlib", "itertools"),
+    *(
+        "__future__",
+        "abc",
+        "bisect",
+        "collections",
+        "contextlib",
+        "copy",
+        "dataclasses",
+        "enum",
+        "functools",
+        "hashlib",
+        "itertools",
+    ),
     *("json", "math", "numbers", "operator", "struct", "types", "typing", "typing_extensions"),
     *("numpy", "pydantic", "xxhash", *SHARED, "gradserve_service.core"),
 }
