@@ -1,0 +1,178 @@
+"""Reading request bodies: within limits, counted, into a buffer of the right size.
+
+A limit is checked before anything is allocated: first the announced size, then the bytes as they come. The budget of
+the server (`Replica.accept_body`) is entered before the first byte is read and held until the request is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from gradserve.problems import refuse
+from gradserve.wire import HEADER_BYTES_MAX, Layout, parse_json
+from gradserve_service.limits import Limits
+from gradserve_service.replica import Replica
+
+from .media import Form, body_form
+from .parameters import Incoming
+
+__all__ = [
+    "Disconnected",
+    "announced_size",
+    "as_object",
+    "frame_bytes_max",
+    "read_body",
+    "read_document",
+    "read_json_bytes",
+]
+
+FIRST_BUFFER_BYTES = 1 << 20  # for a body of unknown size: most are smaller, larger ones double it
+LENGTH_FIELD_BYTES = 8  # a safetensors file begins with the length of its header
+
+
+class Disconnected(Exception):
+    """The sender is gone; nobody waits for an answer."""
+
+
+def frame_bytes_max(layout: Layout | None, limits: Limits) -> int:
+    """The largest safetensors body that can be meant for a run: its layout in float32 behind the longest header."""
+    if layout is None:
+        return limits.body_bytes_max
+    return min(limits.body_bytes_max, LENGTH_FIELD_BYTES + HEADER_BYTES_MAX + 4 * layout.parameters)
+
+
+def announced_size(incoming: Incoming, limit: int) -> int | None:
+    """Content-Length, None for a chunked body. Raises `too-large` before a byte is read."""
+    text = incoming.header(b"content-length")
+    if text is None:
+        # Neither length nor chunks: HTTP/1.1 says that there is no body.
+        return None if b"transfer-encoding" in incoming.headers else 0
+    if not (text.isascii() and text.isdigit()):
+        raise refuse("validation-error", f"Content-Length: expected a number of bytes; came {text[:40]!r}")
+    size = int(text[:20])
+    if size > limit:
+        raise too_large(limit, f"{size} bytes were announced")
+    return size
+
+
+async def read_body(incoming: Incoming, run: Replica, form: Form, budget: ExitStack) -> bytes | memoryview:
+    """The body of a request that brings tensors to `run`, as bytes of its form.
+
+    `budget` takes the reservations: the caller holds them until the tensors are no longer needed. Raises `too-large`,
+    `backpressure`, `malformed-tensors` (fewer bytes than announced) and `Disconnected`.
+    """
+    if form == "safetensors":
+        return await read_frame_bytes(incoming, run, frame_bytes_max(run.layout, incoming.limits), budget)
+    limit = incoming.limits.json_bytes_max
+    size = announced_size(incoming, limit)
+    budget.enter_context(run.accept_body(limit if size is None else size))
+    return await read_json_bytes(incoming)
+
+
+async def read_frame_bytes(incoming: Incoming, run: Replica, limit: int, budget: ExitStack) -> memoryview:
+    """A safetensors body, in a buffer from the replica's pool."""
+    size = announced_size(incoming, limit)
+    growth = Growth(run, limit, budget, first=min(limit, FIRST_BUFFER_BYTES) if size is None else size)
+    await receive_body(incoming, growth.write if size is None else growth.fill)
+    if size is not None and growth.received < size:
+        raise refuse("malformed-tensors", f"{size} bytes were announced, {growth.received} came: send the whole file")
+    return growth.buffer[: growth.received]
+
+
+class Growth:
+    """A body on its way into a buffer of the replica's pool, each byte of which is reserved before it is allocated."""
+
+    def __init__(self, run: Replica, limit: int, budget: ExitStack, *, first: int) -> None:
+        self._run, self._limit, self._budget = run, limit, budget
+        budget.enter_context(run.accept_body(first))
+        self.buffer: memoryview = run.receive_buffer(first)
+        self.received = 0
+
+    def fill(self, chunk: bytes) -> None:
+        """Take a chunk of a body whose size was announced."""
+        end = self.received + len(chunk)
+        if end > len(self.buffer):
+            raise too_large(len(self.buffer), "more bytes than announced came")
+        self.buffer[self.received : end] = chunk
+        self.received = end
+
+    def write(self, chunk: bytes) -> None:
+        """Take a chunk of a body of unknown size: the buffer doubles up to the limit."""
+        end = self.received + len(chunk)
+        if end > self._limit:
+            raise too_large(self._limit, "more came")
+        while end > len(self.buffer):
+            size = len(self.buffer)
+            more = min(size, self._limit - size)
+            self._budget.enter_context(self._run.accept_body(more))
+            larger: memoryview = self._run.receive_buffer(size + more)
+            larger[: self.received] = self.buffer[: self.received]
+            self.buffer = larger
+        self.fill(chunk)
+
+
+async def read_json_bytes(incoming: Incoming) -> bytes:
+    """A JSON body. Raises `too-large` naming the limit, and `Disconnected`."""
+    limit = incoming.limits.json_bytes_max
+    announced_size(incoming, limit)
+    body = bytearray()
+
+    def take(chunk: bytes) -> None:
+        if len(body) + len(chunk) > limit:
+            raise too_large(limit, "more came")
+        body.extend(chunk)
+
+    await receive_body(incoming, take)
+    return bytes(body)
+
+
+async def read_document(incoming: Incoming) -> dict[str, Any]:
+    """A JSON object, strictly read. Raises `unsupported-media-type`, `malformed-json`, `validation-error`."""
+    form, media_type = body_form(incoming)
+    if form != "json":
+        raise refuse("unsupported-media-type", f"this route reads application/json; came {media_type!r}")
+    return as_object(parse_json(await read_json_bytes(incoming)))
+
+
+def as_object(document: object) -> dict[str, Any]:
+    """The document if it is a JSON object. Raises `validation-error`."""
+    if not isinstance(document, dict):
+        raise refuse("validation-error", f"body: expected a JSON object; came {type(document).__name__}")
+    return document
+
+
+async def receive_body(incoming: Incoming, take: Callable[[bytes], None]) -> None:
+    """Hand each chunk to `take` as it comes, and keep the sender to a minimum rate.
+
+    Not one deadline: a home uplink may take minutes, as long as it moves. Who has sent n bytes has time until
+    `receive_grace_seconds + n / receive_rate_bytes_min` after the start.
+    """
+    limits, receive = incoming.limits, incoming.receive
+    grace_ends = asyncio.get_running_loop().time() + limits.receive_grace_seconds
+    received = 0
+    try:
+        async with asyncio.timeout_at(grace_ends) as patience:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                chunk: bytes = message.get("body", b"")
+                take(chunk)
+                if not message.get("more_body", False):
+                    return
+                received += len(chunk)
+                patience.reschedule(grace_ends + received / limits.receive_rate_bytes_min)
+    except TimeoutError:
+        raise refuse(
+            "backpressure",
+            f"the body comes slower than {limits.receive_rate_bytes_min} bytes a second; send it again",
+            received=received,
+        ) from None
+
+
+def too_large(limit: int, came: str) -> Exception:
+    """The refusal of a body over `limit` bytes."""
+    return refuse("too-large", f"the limit here is {limit} bytes; {came}", limit=limit)

@@ -1,0 +1,218 @@
+"""JSON documents of the API as models: they describe the answers in OpenAPI (a test holds live answers to them) and
+read the bodies that are no specification of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gradserve.problems import PROBLEMS
+from gradserve.specs import validation_refusal
+
+__all__ = [
+    "ProblemDocument",
+    "PushOutcome",
+    "PushWithWeights",
+    "Readiness",
+    "Registration",
+    "RunDescription",
+    "RunList",
+    "ServerDescription",
+    "WeightsDocument",
+    "WeightsLoaded",
+    "WorkerList",
+    "WorkerRow",
+    "checked",
+    "document_body",
+]
+
+Model = TypeVar("Model", bound=BaseModel)
+Tensors = Annotated[dict[str, Any], Field(description="Nested lists by tensor name; a scalar is a number.")]
+Version = Annotated[int, Field(ge=0, description="Number of weight changes since the first load, which is 0.")]
+Receipt = Annotated[str | None, Field(description="Stands for the worker's last push; sent back as `after`.")]
+
+
+def checked(model: type[Model], document: dict[str, Any]) -> Model:
+    """The document as a model. Raises `validation-error` naming each field."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as exc:
+        raise validation_refusal(exc) from None
+
+
+def document_body(model: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a route that reads this model from a JSON body."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+class Answer(BaseModel):
+    """A document that the server writes. Readers ignore members that they do not know: more may come."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Readiness(Answer):
+    """What a probe reads."""
+
+    status: Literal["live", "ready"]
+
+
+class StoreDescription(Answer):
+    """Where the journal is kept."""
+
+    kind: Literal["sqlite", "redis"]
+    url: str = Field(description="Without a password.")
+
+
+class ServerDescription(Answer):
+    """What a client may want to know before it starts."""
+
+    name: Literal["gradserve"]
+    version: str
+    codecs: list[str]
+    limits: dict[str, float]
+    store: StoreDescription
+    durability: Literal["memory", "journal", "fsync"]
+
+
+class TensorDescription(Answer):
+    """One tensor of a run."""
+
+    name: str
+    shape: list[int]
+    offset: int = Field(description="First element in the flat vector.")
+
+
+class RunDescription(Answer):
+    """A run, as GET answers it."""
+
+    name: str
+    uid: str = Field(description="Of this run, never of another of the same name; sent back as `Gradserve-Run`.")
+    state: Literal["running", "paused", "closed"]
+    initialised: bool
+    version: Version | None
+    step: int = Field(ge=0, description="The optimizer's t.")
+    position: int = Field(ge=0, description="Number of entries in the journal.")
+    head: str = Field(description="Hash of the last entry, hex.")
+    etag: str | None = Field(description="Of the present weights, quotes included.")
+    lr: float | None = Field(description="Of the next update.")
+    spec: dict[str, Any]
+    tensors: list[TensorDescription]
+    parameters: int = Field(ge=0)
+    workers: int = Field(ge=0)
+    durability: str
+    created_at: int = Field(description="Milliseconds since the epoch.")
+    warnings: list[str]
+
+
+class RunItem(Answer):
+    """A run in a list."""
+
+    name: str
+    uid: str
+    created_at: int
+
+
+class RunList(Answer):
+    """One page of runs."""
+
+    runs: list[RunItem]
+    next_page_token: str | None = Field(description="null on the last page.")
+
+
+class Registration(BaseModel):
+    """A worker introduces itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    instance: str = Field(min_length=1, max_length=128, description="Random, once a process of the worker.")
+    generation: int | None = Field(None, ge=1, strict=True, description="With a heartbeat: what registration answered.")
+    metadata: dict[str, Any] | None = Field(None, description="For people: host, device, version.")
+
+
+class WorkerRow(Answer):
+    """What the run knows of a worker."""
+
+    name: str
+    generation: int = Field(ge=1, description="Rises with each new instance; an older one is fenced.")
+    next_sequence: int = Field(ge=1, description="Sequence of the worker's next push.")
+    receipt: Receipt
+    cursor: str | None = Field(description="Where in its samples the worker was at its last push.")
+
+
+class WorkerList(Answer):
+    """All workers of a run."""
+
+    workers: list[WorkerRow]
+
+
+class PushBody(BaseModel):
+    """A gradient as JSON, for curl and tiny runs. Only `gradients` is required."""
+
+    gradients: Tensors
+    base_version: int | None = None
+    base: str | None = Field(None, description="ETag of the weights that the gradient was computed at.")
+    samples: float = Field(1.0, gt=0)
+    loss: float | None = None
+    generation: int | None = None
+    after: Receipt = None
+    cursor: str | None = Field(None, description="At most 1 KiB.")
+    lr: float | None = Field(None, description="Only when the run's schedule is `client`.")
+
+
+class PushOutcome(Answer):
+    """What became of a gradient."""
+
+    outcome: Literal["applied", "contributed", "skipped", "duplicate"]
+    version: Version
+    step: int
+    staleness: int
+    staleness_weight: float
+    lr: float | None = Field(description="Before the staleness weight.")
+    gradient_norm: float | None
+    clip_scale: float | None
+    durability: str
+    next_sequence: int
+    receipt: Receipt
+    original: dict[str, Any] | None = Field(None, description="Of a duplicate: the recorded outcome.")
+
+
+class PushWithWeights(PushOutcome):
+    """What became of a gradient, and the weights after it."""
+
+    weights: Tensors
+
+
+class WeightsDocument(Answer):
+    """Weights as JSON, at most 65,536 elements."""
+
+    version: Version
+    weights: Tensors
+
+
+class WeightsBody(BaseModel):
+    """Weights to set, as JSON."""
+
+    weights: Tensors
+
+
+class WeightsLoaded(Answer):
+    """The weights are set."""
+
+    version: Version
+    etag: str
+    step: int
+
+
+class ProblemDocument(Answer):
+    """RFC 9457. `detail` says what was expected, what came and what to do; each code may add members."""
+
+    type: str = Field(description="/problems/<code>: a page that explains it.")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="Path of the request.")
+    code: str = Field(json_schema_extra={"enum": list(PROBLEMS)})
+    request_id: str = Field(description="As in the Request-Id header, and in the server's log.")

@@ -1,0 +1,113 @@
+"""Runs: create, list, describe, change, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from gradserve.problems import Refused
+from gradserve.specs import RunChanges, RunSpec
+from gradserve.wire import Frame, frame_from_json
+from gradserve_service.replica import Replica, Replicas
+
+from ..bodies import read_document
+from ..documents import RunDescription, RunList, checked, document_body
+from ..hot import open_run
+from ..parameters import NAME_PATTERN, Incoming, RunName, idempotency_key
+
+__all__ = ["router"]
+
+PAGE_MAX = 1000
+
+router = APIRouter(tags=["runs"])
+
+
+@router.get("/v1/runs", summary="List runs", responses={200: {"model": RunList}}, operation_id="list_runs")
+async def list_runs(
+    request: Request,
+    state: Annotated[
+        Literal["running", "paused", "closed"] | None, Query(description="Only runs in this state.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX, description="Runs a page, at most.")] = 100,
+    page_token: Annotated[str, Query(pattern=f"{NAME_PATTERN}|^$", description="From the page before.")] = "",
+) -> Response:
+    """Living runs in name order, a page at a time."""
+    replicas: Replicas = request.app.state.replicas
+    runs = await replicas.list_runs(page_token, limit + 1)
+    token = runs[limit - 1]["name"] if len(runs) > limit else None
+    page = runs[:limit]
+    if state is not None:
+        page = [run for run in page if await _state_of(replicas, run["name"]) == state]
+    return JSONResponse({"runs": page, "next_page_token": token})
+
+
+@router.put(
+    "/v1/runs/{run}", summary="Get or create a run", operation_id="create_run",
+    responses={200: {"model": RunDescription, "description": "It exists."}, 201: {"model": RunDescription}},
+    openapi_extra=document_body(RunSpec),
+)  # fmt: skip
+async def create_run(request: Request, run: RunName) -> Response:
+    """Create the run unless it exists. Another spec than the one that it was created with is 409 `run-exists`.
+
+    Inline `weights` are set if the run has none yet: a retry completes a run whose creation was cut short.
+    """
+    incoming = Incoming(request.scope, request.receive)
+    spec = checked(RunSpec, await read_document(incoming))
+    first_weights = None if spec.weights is None else frame_from_json(spec.weights)
+    replica, created = await incoming.replicas.create_run(run, spec)
+    if first_weights is not None:
+        await _load_first(replica, first_weights)
+    return JSONResponse(
+        await replica.describe(), status_code=201 if created else 200, headers={"Location": f"/v1/runs/{run}"}
+    )
+
+
+@router.get(
+    "/v1/runs/{run}", summary="Describe a run", responses={200: {"model": RunDescription}}, operation_id="get_run"
+)
+async def get_run(request: Request, run: RunName) -> Response:
+    """What the run is and where it stands."""
+    return JSONResponse(await (await open_run(Incoming(request.scope, request.receive))).describe())
+
+
+@router.patch(
+    "/v1/runs/{run}", summary="Change a run", responses={200: {"model": RunDescription}}, operation_id="change_run",
+    openapi_extra=document_body(RunChanges),
+)  # fmt: skip
+async def change_run(request: Request, run: RunName) -> Response:
+    """Change settings while the run goes on: `optimizer` is merged, the others are replaced whole."""
+    incoming = Incoming(request.scope, request.receive)
+    key = idempotency_key(incoming)
+    changes = checked(RunChanges, await read_document(incoming))
+    replica = await open_run(incoming)
+    return JSONResponse(await replica.configure(changes, key))
+
+
+@router.delete("/v1/runs/{run}", summary="Delete a run", status_code=204, operation_id="delete_run")
+async def delete_run(request: Request, run: RunName) -> Response:
+    """Delete the run and all that is kept of it. With `Gradserve-Run` only that run, never its successor."""
+    incoming = Incoming(request.scope, request.receive)
+    await incoming.replicas.delete_run(run, incoming.header(b"gradserve-run"))
+    return Response(status_code=204)
+
+
+async def _load_first(run: Replica, frame: Frame) -> None:
+    """Set the first weights; that another request was faster is as good."""
+    try:
+        await run.load(frame, if_none_match="*", if_match=None, idempotency_key=None)
+    except Refused as refused:
+        if refused.rejection.code != "precondition-failed":
+            raise
+
+
+async def _state_of(replicas: Replicas, name: str) -> str | None:
+    """The run's state, None when it was deleted since it was listed."""
+    try:
+        description = await (await replicas.open(name)).describe()
+    except Refused as refused:
+        if refused.rejection.code not in ("run-not-found", "run-deleted"):
+            raise
+        return None
+    return str(description["state"])
