@@ -75,6 +75,18 @@ class Replica:
 
     # Bodies
 
+    async def check_room(self) -> None:
+        """Refuse gradients while the store is nearly full: what it needs to recover must still fit. Settings,
+        registrations and reads pass."""
+        with self._store_errors():
+            share = await self._store.memory_pressure()
+        if share > self._limits.store_memory_share_max:
+            raise refuse(
+                "backpressure",
+                f"the store uses {share:.0%} of its memory limit, gradients are taken up to "
+                f"{self._limits.store_memory_share_max:.0%}: send the same again later, or give it more memory",
+            )
+
     @contextlib.contextmanager
     def accept_body(self, size: int) -> Iterator[None]:
         """Hold `size` bytes of the server's budget while a body is read and answered. Refused before a byte is read

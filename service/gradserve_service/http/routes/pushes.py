@@ -53,6 +53,7 @@ async def push_gradient(incoming: Incoming, send: Send) -> None:
     form, media_type = body_form(incoming)
     wanted = _wanted(incoming, media_type)
     run = await open_run(incoming)
+    await run.check_room()
     _check_json_fits(wanted, run.layout)
     with ExitStack() as budget:
         started = perf_counter()
@@ -69,7 +70,8 @@ async def push_outcome(incoming: Incoming, send: Send) -> None:
     """GET: what became of the worker's last push. Raises `push-not-found` for any other."""
     worker, sequence = _address(incoming)
     run = await open_run(incoming)
-    await send_json(send, await run.push_outcome(worker, sequence))
+    outcome = await run.push_outcome(worker, sequence)
+    await send_json(send, outcome, head_only=incoming.scope["method"] == "HEAD")
 
 
 routes = [hot_route(PUSH_PATH, PUT=push_gradient, GET=push_outcome)]

@@ -1,0 +1,70 @@
+"""What replica tests share: a server in memory on a real store, and small gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+
+from gradserve.problems import Refused
+from gradserve.specs import PushFields, RunSpec
+from gradserve.wire import Frame, frame_from_json
+from gradserve_service.limits import Limits
+from gradserve_service.replica import PushAnswer, Replica, Replicas
+from gradserve_service.store import open_store
+
+ADAM = RunSpec.model_validate({"optimizer": {"name": "adam", "lr": 0.1}})
+
+
+@contextlib.asynccontextmanager
+async def server(store_url: str, **limits: Any) -> AsyncIterator[Replicas]:
+    """A server's floor 4 on the store; it is dropped at the end as if killed: no drain, no snapshot."""
+    replicas = Replicas(open_store(store_url, "memory"), limits=Limits(**limits))
+    await replicas.start()
+    try:
+        yield replicas
+    finally:
+        await replicas.close()
+
+
+async def a_run(replicas: Replicas, size: int = 4, spec: RunSpec = ADAM, name: str = "run") -> Replica:
+    """A run whose weights are 0, 1, 2, …"""
+    run, _ = await replicas.create_run(name, spec)
+    with contextlib.suppress(Refused):
+        await run.load(tensor(np.arange(size)), if_none_match="*")
+    return run
+
+
+def tensor(values: Any) -> Frame:
+    """One tensor `w` as it comes over the wire."""
+    return frame_from_json({"w": np.asarray(values, np.float64).tolist()})
+
+
+def gradient(seed: int, size: int = 4) -> Frame:
+    """A gradient that no other seed gives."""
+    return tensor(np.random.default_rng(seed).standard_normal(size))
+
+
+async def push(run: Replica, sequence: int, *, worker: str = "w0", size: int = 4, **fields: Any) -> PushAnswer:
+    """Push number `sequence` of a worker: its gradient follows from both."""
+    frame = gradient(1_000 * sum(worker.encode()) + sequence, size)
+    return await run.push(worker, sequence, frame, PushFields(**fields))
+
+
+async def whole_state(run: Replica) -> tuple[bytes, bytes, str]:
+    """Weights, slots and head: equal bytes are an equal state."""
+    weights = await run.weights()
+    assert weights is not None
+    _, slots, metadata = await run.optimizer_state()
+    return weights.weights.tobytes(), slots.tobytes(), metadata["head"]
+
+
+async def refusal(awaitable: Any) -> str:
+    """The code that a call is refused with."""
+    try:
+        await awaitable
+    except Refused as refused:
+        return refused.rejection.code
+    raise AssertionError("expected a refusal")

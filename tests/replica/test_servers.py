@@ -1,0 +1,36 @@
+"""Two servers on one Redis: any of them answers for any run, and both answer the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+from replica.runs import a_run, push, server, whole_state
+
+
+async def test_servers_that_race_apply_each_gradient_once(redis_url: str) -> None:
+    """Eight workers push to two servers in turn; the versions are 1 to 80, and both servers hold the same bytes."""
+    async with server(redis_url) as one, server(redis_url) as other:
+        runs = [await a_run(one), await other.open("run")]
+
+        async def work(worker: int) -> list[int]:
+            name = f"w{worker}"
+            return [(await push(runs[(worker + n) % 2], n, worker=name)).outcome["version"] for n in range(1, 11)]
+
+        versions = await asyncio.gather(*(work(i) for i in range(8)))
+        assert sorted(version for each in versions for version in each) == list(range(1, 81))
+        assert await whole_state(runs[0]) == await whole_state(runs[1])
+
+
+async def test_a_server_that_is_behind_does_not_answer_from_memory(redis_url: str) -> None:
+    """What one server acknowledged, the other serves at once: weights, duplicates and outcomes."""
+    async with server(redis_url) as one, server(redis_url) as other:
+        here, there = await a_run(one), await other.open("run")
+        first = await there.weights()
+        answer = await push(here, 1)
+        newer = await there.weights(if_none_match=first.etag if first else None)
+        assert newer is not None
+        assert newer.etag == answer.published.etag
+        await push(here, 2)
+        assert (await push(there, 2)).outcome["outcome"] == "duplicate"
+        await push(here, 3)
+        assert (await there.push_outcome("w0", 3))["version"] == 3
