@@ -51,12 +51,12 @@ def header_text(view: memoryview) -> tuple[str, int]:
 
 
 def known_layout(text: str) -> tuple[object, tuple[Layout, str] | None]:
-    """The metadata (unchecked), and the layout and dtype whose header this is; None sends it the long way.
+    """The leading metadata (unchecked), and the layout and dtype whose header this is; None sends it the long way.
 
     The text behind the metadata has to equal what a layout writes, to the letter: then nothing is left to check.
     """
     metadata: object = {}
-    if not text.startswith(METADATA_OPENING):
+    if not text.startswith(METADATA_OPENING + "{"):
         section = text[1:]
     else:
         metadata, end = _read_json(text, len(METADATA_OPENING))
