@@ -6,13 +6,14 @@ Both read records, check that each continues the chain held, fetch and verify it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from gradserve.wire import Frame, decode_frame
+from gradserve.wire import Frame, Layout, decode_frame
 
 from ..core.arrays import Arrays, update
-from ..core.blocks import in_turn
+from ..core.blocks import RunAll, in_turn
 from ..core.control import Control
 from ..core.entries import Entry, read_entry
 from ..core.gradient import Gradient
@@ -22,6 +23,8 @@ from ..store.protocols import Store
 from ..store.records import CatalogueRecord, Record, SnapshotRecord
 from .buffers import Buffers
 from .threads import Threads
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -45,34 +48,30 @@ class Workshop:
     buffers: Buffers
     inline_parameters_max: int
 
-    async def gradient(self, frame: Frame, arrays: Arrays) -> Gradient:
-        """Digest, norm and finiteness in one go, off the event loop when large. `frame` must fit the layout."""
-        layout = arrays.layout
-        assert layout is not None
+    async def run(self, parameters: int, work: Callable[[RunAll], T]) -> T:
+        """Do the work: here when it is small, in a thread, with help for its blocks, when it is large."""
+        if parameters <= self.inline_parameters_max:
+            return work(in_turn)
+        return await self.threads.run(lambda: work(self.threads.run_all))
 
-        def ingest() -> Gradient:
+    async def gradient(self, frame: Frame, layout: Layout) -> Gradient:
+        """Digest, norm and finiteness of a gradient. Raises `Refused` where it does not fit the layout."""
+
+        def ingest(run_all: RunAll) -> Gradient:
             _ = frame.digest  # cached in the frame
-            return Gradient.of(frame, layout, self.threads.run_all if large else in_turn)
+            return Gradient.of(frame, layout, run_all)
 
-        large = frame.layout.parameters > self.inline_parameters_max
-        return await self.threads.run(ingest) if large else ingest()
+        return await self.run(frame.layout.parameters, ingest)
 
     async def apply(self, arrays: Arrays, entry: Entry, frame: Frame | None, gradient: Gradient | None) -> None:
-        """`update`, inline or in a thread by the size of the run."""
+        """`update` on the run's arrays."""
 
-        def work() -> None:
+        def work(run_all: RunAll) -> None:
             payload = frame.vector() if entry.kind == "load" and frame is not None else gradient
-            run_all = self.threads.run_all if large else in_turn
             update(arrays, entry, payload, new_buffer=self.buffers.lend, run_all=run_all)
 
-        size = 0 if arrays.layout is None else arrays.layout.parameters
-        if frame is not None:
-            size = max(size, frame.layout.parameters)
-        large = size > self.inline_parameters_max
-        if large:
-            await self.threads.run(work)
-        else:
-            work()
+        held, came = arrays.layout, None if frame is None else frame.layout
+        await self.run(max((layout.parameters for layout in (held, came) if layout), default=0), work)
 
 
 async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_read: int) -> State:
@@ -91,8 +90,9 @@ async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_
 async def _from_snapshot(store: Store, run: CatalogueRecord, snapshot: SnapshotRecord, shop: Workshop) -> State | None:
     try:
         image = await store.get_object(run.uid, snapshot.object)
-        control, arrays = await shop.threads.run(
-            lambda: decode_image(image, run.uid, run.creation, snapshot.digest, shop.buffers.lend)
+        control, arrays = await shop.run(
+            len(image) // 4,
+            lambda _: decode_image(image, run.uid, run.creation, snapshot.digest, shop.buffers.lend),
         )
     except (KeyError, DamagedImage):
         return None
@@ -107,7 +107,8 @@ async def catch_up(store: Store, state: State, shop: Workshop, entries_a_read: i
         frame = await payload_of(store, control.uid, record, entry)
         gradient = None
         if frame is not None and entry.kind == "push":
-            gradient = await shop.gradient(frame, state.arrays)
+            assert state.arrays.layout is not None
+            gradient = await shop.gradient(frame, state.arrays.layout)
         if frame is not None and frame.digest != entry.header["digest"]:
             raise Damaged(f"the payload of entry {entry.position} is not the one that was journaled")
         await shop.apply(state.arrays, entry, frame, gradient)

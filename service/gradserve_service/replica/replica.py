@@ -15,7 +15,6 @@ from gradserve.problems import Refused, Rejection, refuse
 from gradserve.specs import PushFields, RunChanges
 from gradserve.wire import Frame, Layout
 
-from ..core import schedules
 from ..core.control import Control, WorkerRow
 from ..core.gradient import non_finite_tensors
 from ..core.machine import (
@@ -34,6 +33,7 @@ from ..core.machine import (
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
 from .budget import Budget
+from .descriptions import run_json, slots_by_tensor, worker_json
 from .heads import HeadReads
 from .published import Published, PushAnswer
 from .recovery import State, Workshop
@@ -118,13 +118,12 @@ class Replica:
     async def _ingest(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> Proposal:
         """Measure the gradient before the queue. One that does not fit the layout is not measured but still decided:
         the table's earlier rows (a fenced worker, a reused sequence) speak first."""
-        arrays = None if self._sequencer.state is None else self._sequencer.state.arrays
-        gradient = None
-        if arrays is None or arrays.layout is None:
-            arrays = (await self._present()).arrays
-        if arrays.layout is not None:
+        layout, gradient = self.layout, None
+        if layout is None:
+            layout = (await self._present()).control.layout
+        if layout is not None:
             with contextlib.suppress(Refused):
-                gradient = await self._shop.gradient(frame, arrays)
+                gradient = await self._shop.gradient(frame, layout)
         finite = gradient is None or gradient.finite
         push = Push(
             worker=worker,
@@ -209,7 +208,7 @@ class Replica:
         assert row is not None
         live = control.live_workers()
         return {
-            **_row_json(worker, row),
+            **worker_json(worker, row),
             "version": control.version if control.initialised else None,
             "rank": live.index(worker) if worker in live else None,
             "world_size": len(live),
@@ -224,7 +223,7 @@ class Replica:
     async def workers(self) -> list[dict[str, Any]]:
         """All rows, by name."""
         rows = (await self._present()).control.workers
-        return [{"name": name, "departed": row.departed, **_row_json(name, row)} for name, row in sorted(rows.items())]
+        return [worker_json(name, row) for name, row in sorted(rows.items())]
 
     # Weights
 
@@ -237,12 +236,15 @@ class Replica:
         idempotency_key: str | None = None,
     ) -> tuple[Published, bool]:
         """Set the weights. The second value: they are the run's first."""
+        digest, non_finite = await self._shop.run(
+            frame.layout.parameters, lambda _: (frame.digest, tuple(non_finite_tensors(frame)))
+        )
         load = Load(
             layout=frame.layout,
-            digest=frame.digest,
+            digest=digest,
             size=frame.size,
             codec=frame.dtype,
-            non_finite=tuple(non_finite_tensors(frame)),
+            non_finite=non_finite,
             if_none_match=if_none_match,
             if_match=if_match,
             idempotency_key=idempotency_key,
@@ -282,55 +284,23 @@ class Replica:
 
     async def optimizer_state(self) -> tuple[Layout, NDArray[np.float32], dict[str, str]]:
         """Every slot by tensor, `<slot>/<tensor>`, as one vector behind one layout (a copy, of one moment)."""
-        state = await self._present()
-        arrays = state.arrays
-        if arrays.layout is None:
+        proposal = self._proposal(Look(), look=slots_by_tensor)
+        await self._propose(proposal)
+        if proposal.seen is None:
             raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
-        tensors = {
-            f"{slot}/{name}": view
-            for slot, buffer in arrays.slots.items()
-            for name, view in arrays.layout.views(buffer).items()
-        }
-        layout = Layout.of({name: view.shape for name, view in tensors.items()})
-        metadata = {"version": str(arrays.version), "step": str(arrays.step), "head": state.control.head.hex()}
-        return layout, layout.flatten(tensors), metadata
+        seen: tuple[Layout, NDArray[np.float32], dict[str, str]] = proposal.seen
+        return seen
 
     # Settings and description
 
     async def configure(self, changes: RunChanges, idempotency_key: str | None = None) -> dict[str, Any]:
         """Change settings, in order with the gradients; answers the run as it is then."""
         await self._propose(self._proposal(Configure(changes, idempotency_key)))
-        return self._description(self._control())
+        return run_json(self._sequencer.run, self._control(), self._store.durability)
 
     async def describe(self) -> dict[str, Any]:
         """The run, as GET answers it."""
-        return self._description((await self._present()).control)
-
-    def _description(self, control: Control) -> dict[str, Any]:
-        run = self._sequencer.run
-        return {
-            "name": run.name,
-            "uid": run.uid,
-            "state": control.state,
-            "initialised": control.initialised,
-            "version": control.version if control.initialised else None,
-            "step": control.step,
-            "position": control.position,
-            "head": control.head.hex(),
-            "etag": control.etag,
-            "lr": self._next_lr(control),
-            "spec": control.spec.canonical(),
-            "tensors": [] if control.layout is None else control.layout.describe(),
-            "parameters": 0 if control.layout is None else control.layout.parameters,
-            "workers": len(control.live_workers()),
-            "durability": self._store.durability,
-            "created_at": run.created_at,
-            "warnings": [],
-        }
-
-    @staticmethod
-    def _next_lr(control: Control) -> float:
-        return schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step)[0]
+        return run_json(self._sequencer.run, (await self._present()).control, self._store.durability)
 
     # The way through the queue
 
@@ -381,13 +351,3 @@ class Replica:
         except RunAbsent as error:
             code, what = ("run-deleted", "was deleted") if error.deleted else ("store-lost", "is not in the store")
             raise refuse(code, f"run '{self.name}' {what}") from error
-
-
-def _row_json(name: str, row: WorkerRow) -> dict[str, Any]:
-    return {
-        "name": name,
-        "generation": row.generation,
-        "next_sequence": row.next_sequence,
-        "receipt": row.receipt,
-        "cursor": row.cursor,
-    }

@@ -23,6 +23,7 @@ from .buffers import Buffers
 from .recovery import Workshop
 from .replica import Replica
 from .sequencer import Sequencer
+from .snapshots import Retain
 from .threads import Threads
 
 log = structlog.get_logger("gradserve.replicas")
@@ -38,6 +39,7 @@ class Replicas:
         *,
         limits: Limits | None = None,
         durability: Durability = "memory",
+        retain: Retain = "snapshots",
         clock: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: secrets.token_hex(16),
         threads: Threads | None = None,
@@ -46,6 +48,7 @@ class Replicas:
         self.limits = limits or Limits()
         self.draining = False
         self._wanted = durability
+        self._retain = retain
         self._clock = clock
         self._new_uid = new_uid
         self._threads = threads or Threads()
@@ -159,7 +162,9 @@ class Replicas:
         if held is not None and held.uid == record.uid:
             return held
         await self._forget(record.name)
-        sequencer = Sequencer(record, self.store, self._shop, self.limits, self._clock, lambda: self.draining)
+        sequencer = Sequencer(
+            record, self.store, self._shop, self.limits, self._clock, lambda: self.draining, self._retain
+        )
         replica = Replica(sequencer, self.store, self._shop, self.limits, self._budget)
         self._open[record.name] = (replica, sequencer)
         return replica

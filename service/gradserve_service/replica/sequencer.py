@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any, TypeVar
 
 import structlog
 
 from gradserve.problems import Refused, Rejection, refuse
 from gradserve.wire import Frame
 
+from ..core.arrays import Arrays
 from ..core.control import Control, WorkerRow
 from ..core.entries import ChainBroken, Entry
 from ..core.gradient import Gradient
@@ -36,8 +38,9 @@ from ..store.records import (
 )
 from .published import Published
 from .recovery import Damaged, State, Workshop, catch_up, restore
-from .snapshots import freeze, write_snapshot
+from .snapshots import Retain, freeze, write_snapshot
 
+T = TypeVar("T")
 log = structlog.get_logger("gradserve.replica")
 
 
@@ -52,6 +55,8 @@ class Proposal:
     object: ObjectRef | None = None
     object_named: bool = False  # maybe by the journal: no longer ours to discard
     row: WorkerRow | None = None  # the worker's, right behind the verdict
+    look: Callable[[State], Any] | None = None  # read the state between two entries, where nothing is half-written
+    seen: Any = None  # what `look` returned
     timings: dict[str, float] = field(default_factory=dict)
 
 
@@ -69,6 +74,7 @@ class Sequencer:
         limits: Limits,
         clock: Callable[[], float],
         draining: Callable[[], bool],
+        retain: Retain,
     ) -> None:
         self.run = run
         self.published: Published | None = None
@@ -79,6 +85,7 @@ class Sequencer:
         self._limits = limits
         self._clock = clock
         self._draining = draining
+        self._retain = retain
         self._queue: deque[Proposal] = deque()
         self._waiting = asyncio.Event()
         self._idle = asyncio.Event()
@@ -119,7 +126,7 @@ class Sequencer:
             await self._snapshot
         state = self.state
         if state is not None and self.gone is None and state.control.initialised:
-            await write_snapshot(self._store, self._shop.threads, *freeze(state.control, state.arrays))
+            await self._write_snapshot(await self._frozen(state))
 
     async def stop(self) -> None:
         """End the task. What is still queued hears that the server goes."""
@@ -275,7 +282,7 @@ class Sequencer:
                 break
             else:
                 if state.control.snapshot_position > state.restored_from:
-                    self._start_snapshot(state)  # it was due and never published
+                    await self._start_snapshot(state)  # it was due and never published
                 return state
         raise refuse("quarantined", f"run '{self.run.name}' cannot be rebuilt from its journal: {reason}")
 
@@ -290,13 +297,18 @@ class Sequencer:
                 await self._shop.apply(state.arrays, verdict.entry, proposal.frame, proposal.gradient)
                 proposal.timings["apply"] = perf_counter() - started
                 self._publish(state, verdict.entry.position, verdict.entry.hash)
+            if proposal.look is not None:
+                proposal.seen = await self._look(state, proposal.look)
             if not proposal.answer.done():
                 proposal.answer.set_result(verdict)
             if proposal.object is not None and not proposal.object_named:
                 with contextlib.suppress(StoreUnavailable, RunAbsent):
                     await self._store.discard_object(self.run.uid, proposal.object)
         if appended and state.control.snapshot_position == state.control.position:
-            self._start_snapshot(state)
+            await self._start_snapshot(state)
+
+    async def _look(self, state: State, look: Callable[[State], T]) -> T:
+        return await self._shop.run(_size(state), lambda _: look(state))
 
     def _publish(self, state: State, position: int, head: bytes) -> None:
         """Let readers see the arrays as they are now, by one assignment. The control state may be some entries ahead:
@@ -315,10 +327,16 @@ class Sequencer:
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
-    def _start_snapshot(self, state: State) -> None:
+    async def _start_snapshot(self, state: State) -> None:
+        """Freeze the state now, write it in the background. One at a time: a slow store gets fewer snapshots."""
         if self._snapshot is None or self._snapshot.done():
-            frozen = freeze(state.control, state.arrays)
-            self._snapshot = asyncio.create_task(write_snapshot(self._store, self._shop.threads, *frozen))
+            self._snapshot = asyncio.create_task(self._write_snapshot(await self._frozen(state)))
+
+    async def _frozen(self, state: State) -> tuple[Control, Arrays]:
+        return await self._shop.run(_size(state), lambda _: freeze(state.control, state.arrays))
+
+    async def _write_snapshot(self, frozen: tuple[Control, Arrays]) -> bool:
+        return await write_snapshot(self._store, self._shop, *frozen, retain=self._retain)
 
     # When it goes wrong
 
@@ -342,3 +360,7 @@ class Sequencer:
         self._crashes = (position, count)
         self.state, self._in_doubt = None, True
         log.error("run_state_dropped", run=self.run.name, position=position, crashes=count, exc_info=error)
+
+
+def _size(state: State) -> int:
+    return 0 if state.arrays.layout is None else state.arrays.layout.parameters

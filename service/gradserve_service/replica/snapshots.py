@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import structlog
 
@@ -11,8 +12,9 @@ from ..core.control import Control
 from ..core.image import encode_image, image_digest
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
 from ..store.records import SnapshotRecord
-from .threads import Threads
+from .recovery import Workshop
 
+Retain = Literal["snapshots", "all"]  # of the journal: what recovery needs, or everything for audit and rollback
 log = structlog.get_logger("gradserve.snapshots")
 
 
@@ -22,12 +24,13 @@ def freeze(control: Control, arrays: Arrays) -> tuple[Control, Arrays]:
     return control.fork(), dataclasses.replace(arrays, slots=slots, results=dict(arrays.results))
 
 
-async def write_snapshot(store: Store, threads: Threads, control: Control, arrays: Arrays) -> bool:
-    """Write the frozen state as an image, publish it, trim the journal. False: another server was first, or the
+async def write_snapshot(store: Store, shop: Workshop, control: Control, arrays: Arrays, *, retain: Retain) -> bool:
+    """Write the frozen state as an image, publish it, trim the journal unless all of it is to be
+    retained. False: another server was first, or the
     store had no room; the journal simply stays longer."""
     uid = control.uid
     pieces = encode_image(control, arrays)
-    digest = await threads.run(lambda: image_digest(pieces))
+    digest = await shop.run(arrays.state_bytes // 4, lambda _: image_digest(pieces))
     try:
         newest = next(iter(await store.snapshots(uid)), None)
         if newest is not None and newest.position >= control.position:
@@ -37,7 +40,7 @@ async def write_snapshot(store: Store, threads: Threads, control: Control, array
         if not published:
             await store.discard_object(uid, ref)
             return False
-        trimmed = await store.trim(uid)
+        trimmed = await store.trim(uid) if retain == "snapshots" else 0
     except (StoreUnavailable, StoreFull, RunAbsent) as error:
         log.warning("snapshot_not_written", run_uid=uid, position=control.position, reason=str(error))
         return False

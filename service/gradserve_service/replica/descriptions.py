@@ -1,0 +1,66 @@
+"""A run's state in the words of the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradserve.wire import Layout
+
+from ..core import schedules
+from ..core.control import Control, WorkerRow
+from ..store.records import CatalogueRecord, Durability
+from .recovery import State
+
+
+def run_json(run: CatalogueRecord, control: Control, durability: Durability) -> dict[str, Any]:
+    """A run, as GET answers it. `lr` is the one that the next update would get, before its staleness weight."""
+    lr, _ = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step)
+    return {
+        "name": run.name,
+        "uid": run.uid,
+        "state": control.state,
+        "initialised": control.initialised,
+        "version": control.version if control.initialised else None,
+        "step": control.step,
+        "position": control.position,
+        "head": control.head.hex(),
+        "etag": control.etag,
+        "lr": lr,
+        "spec": control.spec.canonical(),
+        "tensors": [] if control.layout is None else control.layout.describe(),
+        "parameters": 0 if control.layout is None else control.layout.parameters,
+        "workers": len(control.live_workers()),
+        "durability": durability,
+        "created_at": run.created_at,
+        "warnings": [],
+    }
+
+
+def worker_json(name: str, row: WorkerRow) -> dict[str, Any]:
+    """A worker's row, as lists and registrations show it."""
+    return {
+        "name": name,
+        "generation": row.generation,
+        "next_sequence": row.next_sequence,
+        "receipt": row.receipt,
+        "cursor": row.cursor,
+        "departed": row.departed,
+    }
+
+
+def slots_by_tensor(state: State) -> tuple[Layout, NDArray[np.float32], dict[str, str]] | None:
+    """Every slot by tensor, named `<slot>/<tensor>`, in a vector of its own; None before the first weights."""
+    arrays = state.arrays
+    if arrays.layout is None:
+        return None
+    tensors = {
+        f"{slot}/{name}": view
+        for slot, buffer in arrays.slots.items()
+        for name, view in arrays.layout.views(buffer).items()
+    }
+    layout = Layout.of({name: view.shape for name, view in tensors.items()})
+    metadata = {"version": str(arrays.version), "step": str(arrays.step), "head": state.control.head.hex()}
+    return layout, layout.flatten(tensors), metadata
