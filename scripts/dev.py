@@ -152,8 +152,8 @@ def make_with_virtualenv() -> int:
         with tempfile.TemporaryDirectory() as borrowed:
             # --target is no installation into the system: PEP 668 lets it be.
             if step(*pip, "install", "--quiet", "--target", borrowed, "virtualenv") == 0:
-                make = "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('virtualenv')"
-                return step(sys.executable, "-c", make, borrowed, "--quiet", VENV)
+                environment = {**os.environ, "PYTHONPATH": borrowed}
+                return step(sys.executable, "-m", "virtualenv", "--quiet", VENV, environment=environment)
     return install_debian_package() or step(sys.executable, "-m", "venv", VENV)
 
 
@@ -188,7 +188,7 @@ def install_debian_package() -> int:
     packages = ["python3-venv", f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"]
     line = f"apt-get install -y {packages[0]}"
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        say(f"this Python has no pip and no way to get one. On Debian or Ubuntu, type this and try again:\n\n    sudo {line}\n")
+        say(f"this Python has no pip and no way to one. Type this (Debian, Ubuntu), then try again:\n\n    sudo {line}")
         return NO_PIP_EXIT
     say(f"this Python has no pip: {line}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

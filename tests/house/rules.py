@@ -30,7 +30,6 @@ FLOORS = {
     "gradserve_service.settings": 5,
     "gradserve_service.http": 5,
     "gradserve_service.cli": 6,
-    "gradserve_service.serve": 6,
     "gradserve_service.demo": 6,
     "gradserve_service.__main__": 6,
 }

@@ -20,7 +20,7 @@ from .plan import Plan
 from .programs import Program, Programs
 from .trace import Trace
 
-__all__ = ["Crew", "DemoFailed", "Member"]
+__all__ = ["Crew", "DemoFailed", "Member", "ended"]
 
 READY_SECONDS_MAX = 120.0  # imports on a cold and busy machine take a while
 SILENCE_SECONDS_MAX = 120.0  # a gradient takes a millisecond: this is a standstill
@@ -101,9 +101,9 @@ class Crew:
                     if not chunk:
                         selector.unregister(key.fileobj)
                         if key.data.done is None:
-                            raise _ended(key.data.program)
+                            raise ended(key.data.program)
                 if self.server.popen.poll() is not None:
-                    raise _ended(self.server)
+                    raise ended(self.server)
                 now = time.monotonic()
                 if now >= deadline():
                     slow = [m.program.name for m in self.members if m.done is None]
@@ -113,7 +113,8 @@ class Crew:
                     looked = now
 
 
-def _ended(program: Program) -> DemoFailed:
+def ended(program: Program) -> DemoFailed:
+    """The failure of a program that has ended, or is about to, before its time."""
     code = program.popen.wait()
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return DemoFailed(f"{program.name} {how}. Its last words ({program.log}):\n{program.last_words() or '    (none)'}")
