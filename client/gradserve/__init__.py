@@ -1,1 +1,159 @@
-"""Gradserve SDK."""
+"""Gradserve SDK: push gradients, get weights. The server owns the optimizer.
+
+    import gradserve as gs
+
+    with gs.connect("http://ps:8970") as client:
+        run = client.run("digits", init=params, optimizer=gs.AdamW(lr=3e-3))
+        with run.worker() as worker:
+            params = worker.pull()
+            for x, y in batches:
+                loss, gradients = loss_and_gradients(params, x, y)
+                params = worker.step(gradients, loss=loss, samples=len(y))
+
+The names below are the public ones; `errors` draws the tree of what can be raised.
+"""
+
+from importlib.metadata import version as _installed_version
+
+from .client import Client, connect
+from .errors import (
+    Backpressure,
+    CheckpointNotFound,
+    Conflict,
+    Draining,
+    DtypeUnsupported,
+    Fenced,
+    Forbidden,
+    GradserveError,
+    GradserveWarning,
+    HistoryRewound,
+    Invalid,
+    JsonTooLarge,
+    LayoutMismatch,
+    LrOwnedByServer,
+    MalformedJson,
+    MalformedTensors,
+    MethodNotAllowed,
+    NonFiniteGradient,
+    NotAcceptable,
+    NotFound,
+    PreconditionFailed,
+    ProblemError,
+    PushNotFound,
+    Quarantined,
+    QuotaExceeded,
+    RoundClosed,
+    RunClosed,
+    RunDeleted,
+    RunExists,
+    RunNotFound,
+    RunPaused,
+    SequenceReused,
+    ServerUnreachable,
+    StaleGradient,
+    Starting,
+    StoreLost,
+    StoreUnavailable,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+    UnknownTensor,
+    UnsupportedMediaType,
+    ValidationError,
+    VersionNotKept,
+    WeightsUninitialised,
+    WorkerNotFound,
+    WorkerTooFast,
+)
+from .run import Run
+from .specs import (
+    SGD,
+    Adam,
+    AdamW,
+    Async,
+    Constant,
+    GlobalNorm,
+    Inverse,
+    NoStaleness,
+    Power,
+    RunSpec,
+    Sgd,
+    Value,
+    WarmupCosine,
+)
+from .weights import PushResult, Weights
+from .worker import Submission, Worker
+
+__version__ = _installed_version("gradserve")
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Async",
+    "Backpressure",
+    "CheckpointNotFound",
+    "Client",
+    "Conflict",
+    "Constant",
+    "Draining",
+    "DtypeUnsupported",
+    "Fenced",
+    "Forbidden",
+    "GlobalNorm",
+    "GradserveError",
+    "GradserveWarning",
+    "HistoryRewound",
+    "Invalid",
+    "Inverse",
+    "JsonTooLarge",
+    "LayoutMismatch",
+    "LrOwnedByServer",
+    "MalformedJson",
+    "MalformedTensors",
+    "MethodNotAllowed",
+    "NoStaleness",
+    "NonFiniteGradient",
+    "NotAcceptable",
+    "NotFound",
+    "Power",
+    "PreconditionFailed",
+    "ProblemError",
+    "PushNotFound",
+    "PushResult",
+    "Quarantined",
+    "QuotaExceeded",
+    "RoundClosed",
+    "Run",
+    "RunClosed",
+    "RunDeleted",
+    "RunExists",
+    "RunNotFound",
+    "RunPaused",
+    "RunSpec",
+    "SequenceReused",
+    "ServerUnreachable",
+    "Sgd",
+    "StaleGradient",
+    "Starting",
+    "StoreLost",
+    "StoreUnavailable",
+    "Submission",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "UnknownTensor",
+    "UnsupportedMediaType",
+    "ValidationError",
+    "Value",
+    "VersionNotKept",
+    "WarmupCosine",
+    "Weights",
+    "WeightsUninitialised",
+    "Worker",
+    "WorkerNotFound",
+    "WorkerTooFast",
+    "connect",
+]

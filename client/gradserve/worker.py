@@ -1,0 +1,275 @@
+"""A worker: the synchronous driver of a `WorkerSession`, with a thread for heartbeats and one for `submit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .errors import Fenced, GradserveError, GradserveWarning
+from .gradients import Gradients
+from .messages import Flow, T
+from .session import OnStale, WorkerSession
+from .weights import PushResult, Weights
+
+if TYPE_CHECKING:
+    from .client import Client
+
+LEASE_SECONDS = 30.0  # assumed until the server names its own
+LEAVE_SECONDS_MAX = 10.0  # a server that is away notices by itself that the worker is gone
+LOG = logging.getLogger("gradserve")
+
+
+class Submission(Future[Weights]):
+    """A gradient on its way: `result()` waits for the new weights. `push` is what became of it, once it is done."""
+
+    def __init__(self, worker: Worker, talk: Future[PushResult]) -> None:
+        super().__init__()
+        self._worker = worker
+        self.push: PushResult | None = None
+        self.collected = False  # has the caller seen how it ended?
+        talk.add_done_callback(self._ended)
+
+    def result(self, timeout: float | None = None) -> Weights:
+        """The weights after this gradient; raises what the push raised."""
+        try:
+            weights = super().result(timeout)
+        finally:
+            self.collected = self.done()
+        self._worker._hand_out(weights)
+        return weights
+
+    def _ended(self, talk: Future[PushResult]) -> None:
+        error = talk.exception()
+        if error is not None:
+            self.set_exception(error)
+            return
+        self.push = talk.result()
+        assert self.push.weights is not None
+        self.set_result(self.push.weights)
+
+
+class Worker:
+    """One worker of a run: `with run.worker("w0") as worker: …`.
+
+    It registers on entry, shows that it lives while gradients are being computed, and leaves on exit. Its pushes are in
+    order, one at a time; each is applied exactly once, or the result says that it was not. `GradserveWarning` tells of
+    a server that lost acknowledged work (see `session`); the work goes on.
+
+    A gradient belongs to the weights that it was computed at. They are taken to be those that this worker handed out
+    last; if they are others, say so with `base=weights`.
+    """
+
+    def __init__(self, client: Client, session: WorkerSession, *, on_stale: OnStale) -> None:
+        self._client = client
+        self._session = session
+        self._on_stale = on_stale
+        self._lock = threading.Lock()  # one conversation at a time
+        self._handed: Weights | None = None
+        self._pending: Submission | None = None
+        self._thread: ThreadPoolExecutor | None = None  # of `submit`
+        self._fenced: Fenced | None = None
+        self._spoke = False
+        self._left = threading.Event()
+        self.last_push: PushResult | None = None
+
+    # -- verbs
+
+    def pull(self, *, wait_seconds: float = 0.0) -> Weights:
+        """The current weights (the same object while they are unchanged); with a wait, once they are newer."""
+        self._settle()
+        weights = self._talk(self._session.pull(wait_seconds))
+        self._hand_out(weights)
+        return weights
+
+    def push(self, gradients: Gradients, *, base: Weights | None = None, **fields: Any) -> PushResult:
+        """Push one gradient: a dict of arrays, or the flat float32[N] vector in layout order.
+
+        samples  how many samples it is the mean of (a weight in synchronous rounds), 1.0
+        loss     for the run's history
+        cursor   where in the data this gradient ends: kept with it, and given back to a restarted worker
+        lr       only when the run's schedule is `client`
+        on_stale this time, instead of the worker's
+
+        Look at `result.weights`: it is set when the gradient was not applied and the work goes on from there.
+        """
+        self._settle()
+        return self._push(gradients, base, want_weights=False, **fields)
+
+    def step(self, gradients: Gradients, *, base: Weights | None = None, **fields: Any) -> Weights:
+        """Push one gradient and get the new weights in the same round trip. Fields as in `push`.
+
+        What became of the gradient is in `last_push`.
+        """
+        self._settle()
+        self._push(gradients, base, want_weights=True, **fields)
+        assert self._handed is not None
+        return self._handed
+
+    def submit(self, gradients: Gradients, *, base: Weights | None = None, **fields: Any) -> Submission:
+        """`step` in the background: communication overlaps the next gradient. Fields as in `push`.
+
+        The gradients are copied. If one is still on its way, this waits for it first: pushes are in order, one at a
+        time. With overlap a gradient is usually computed at older weights than those handed out last: give its `base`.
+        """
+        self._settle()
+        copied = gradients.copy() if isinstance(gradients, np.ndarray) else _copied(gradients)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"gradserve-submit-{self.name}")
+        flow = self._flow(copied, base or self._handed, True, fields)
+        self._pending = Submission(self, self._thread.submit(self._drive, flow))
+        return self._pending
+
+    # -- what it knows
+
+    @property
+    def name(self) -> str:
+        """Its name in the run."""
+        return self._session.worker
+
+    @property
+    def generation(self) -> int | None:
+        """Which life of this name it is; None before it is registered."""
+        return self._session.generation
+
+    @property
+    def cursor(self) -> str | None:
+        """Where in the data the last gradient in the journal ended: where a restarted worker goes on."""
+        return self._session.cursor
+
+    @property
+    def notices(self) -> list[str]:
+        """What was survived and not yet warned of."""
+        return self._session.notices
+
+    # -- life
+
+    def start(self) -> Self:
+        """Register, and begin to show that the worker lives. Done by `with`."""
+        self._talk(self._session.register())
+        threading.Thread(target=self._keep_alive, name=f"gradserve-{self.name}", daemon=True).start()
+        return self
+
+    def leave(self) -> None:
+        """Wait for what is on its way, and leave the run. Done by `with`.
+
+        Raises what a `submit` raised whose result nobody asked for.
+        """
+        self._left.set()
+        try:
+            self._settle()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+            self._depart()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.leave()
+        except GradserveError:
+            if error is None:
+                raise
+            LOG.warning("worker %s: leaving failed after %r", self.name, error, exc_info=True)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.name!r} of run {self._session.run.name!r}, generation {self.generation}>"
+
+    # -- inside
+
+    def _push(self, gradients: Gradients, base: Weights | None, *, want_weights: bool, **fields: Any) -> PushResult:
+        result = self._talk(self._flow(gradients, base or self._handed, want_weights, fields))
+        self._finish(result)
+        return result
+
+    def _flow(
+        self, gradients: Gradients, base: Weights | None, want_weights: bool, fields: Mapping[str, Any]
+    ) -> Flow[PushResult]:
+        given = {"on_stale": self._on_stale, **fields}
+        return self._session.push(gradients, base=base, want_weights=want_weights, **given)
+
+    def _finish(self, result: PushResult) -> None:
+        self.last_push = result
+        if result.weights is not None:
+            self._hand_out(result.weights)
+
+    def _hand_out(self, weights: Weights) -> None:
+        """From now on gradients without a base are taken to be computed at these."""
+        self._handed = weights
+        self._warn()
+
+    def _talk(self, flow: Flow[T]) -> T:
+        """One conversation, from the calling thread."""
+        try:
+            return self._drive(flow)
+        finally:
+            self._warn()
+
+    def _drive(self, flow: Flow[T]) -> T:
+        """One conversation, from any thread. What there is to warn of waits for the caller's next word."""
+        with self._lock:
+            if self._fenced is not None:
+                raise self._fenced
+            self._spoke = True
+            return self._client.drive(flow)
+
+    def _warn(self) -> None:
+        """Notices become warnings in the caller's thread, after the state is whole again."""
+        while self._session.notices:
+            warnings.warn(self._session.notices.pop(0), GradserveWarning, stacklevel=4)
+
+    def _settle(self) -> None:
+        """Wait for the submission before: order is kept, and no failure passes unseen."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        error = pending.exception()
+        if error is not None and not pending.collected:
+            pending.collected = True
+            raise error
+        self.last_push = pending.push or self.last_push
+
+    def _keep_alive(self) -> None:
+        """In a thread: a heartbeat whenever the worker was silent for a third of its lease."""
+        pause = (self._session.lease_seconds or LEASE_SECONDS) / 3
+        patience = dataclasses.replace(self._client.patience, seconds=pause)
+        while not self._left.wait(pause):
+            if self._spoke or not self._lock.acquire(blocking=False):
+                self._spoke = False  # it has said something, or is saying it
+                continue
+            try:
+                self._client.drive(self._session.heartbeat(), patience)
+            except Fenced as error:
+                self._fenced = error
+                return
+            except GradserveError as error:
+                LOG.warning("worker %s: heartbeat: %s", self.name, error)
+            finally:
+                self._lock.release()
+
+    def _depart(self) -> None:
+        if self.generation is None or self._fenced is not None:
+            return
+        patience = dataclasses.replace(self._client.patience, seconds=LEAVE_SECONDS_MAX)
+        try:
+            with self._lock:
+                self._client.drive(self._session.leave(), patience)
+        except GradserveError as error:
+            LOG.warning("worker %s: could not leave, the server will notice: %s", self.name, error)
+        finally:
+            self._warn()
+
+
+def _copied(gradients: Any) -> dict[str, Any]:
+    return {name: np.array(tensor, np.float32) for name, tensor in gradients.items()}
