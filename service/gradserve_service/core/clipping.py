@@ -43,8 +43,7 @@ class Clipped:
             if stage.factor != 1.0:
                 x = np.multiply(x, x.dtype.type(stage.factor), out)
             bound = x.dtype.type(stage.bound)
-            np.maximum(x, -bound, out)
-            x = np.minimum(out, bound, out)
+            x = np.minimum(np.maximum(x, -bound, out=out), bound, out=out)
         return x
 
 

@@ -56,7 +56,7 @@ class _AdaptiveMoments(Rule):
         keep_and_add(v, beta2, multiply(u, u, u))
         x = v
         if self.amsgrad:
-            x = maximum(s[2], multiply(v, correct, u) if self.amsgrad_corrected else v, s[2])
+            x = maximum(s[2], multiply(v, correct, u) if self.amsgrad_corrected else v, out=s[2])
         if self.eps_root:
             x = add(x, eps_root, u)
         add(sqrt(x, u), eps, u)

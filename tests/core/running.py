@@ -1,0 +1,95 @@
+"""Running updates in tests: a run of the service's arithmetic without the service."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradserve import specs
+from gradserve_service.core.blocks import BLOCK_ELEMENTS, Array, RunAll, in_turn, sum_of_squares
+from gradserve_service.core.gradient import Gradient, Span
+from gradserve_service.core.optimizers import Rule, rule_for
+from gradserve_service.core.update import UpdateStatistics, apply_update
+
+
+class Updates:
+    """Weights and slots of one dtype, and `step` after `step` on them. Every buffer for new weights starts as NaN."""
+
+    def __init__(self, spec: Any, weights: Any, clip: Sequence[Any] = (), rule: Rule | None = None) -> None:
+        self.rule = rule or rule_for(spec)
+        self.lr, self.clip = spec.lr, clip
+        self.weights: Array = np.array(weights)
+        self.slots = {slot.name: np.full_like(self.weights, slot.initial) for slot in self.rule.slots}
+        self.updates = 0
+
+    def step(
+        self,
+        gradient: Any,
+        lr: float | None = None,
+        momentum: float | None = None,
+        run_all: RunAll = in_turn,
+        block_elements: int = BLOCK_ELEMENTS,
+    ) -> UpdateStatistics:
+        if not isinstance(gradient, Gradient):
+            gradient = Gradient.whole(read_only(np.asarray(gradient, self.weights.dtype)))
+        self.updates += 1
+        weights, next_weights = read_only(self.weights), np.full_like(self.weights, np.nan)
+        statistics = apply_update(
+            self.rule,
+            self.clip,
+            weights=weights,
+            next_weights=next_weights,
+            slots=self.slots,
+            gradient=gradient,
+            lr=self.lr if lr is None else lr,
+            momentum=momentum,
+            step=self.updates,
+            run_all=run_all,
+            block_elements=block_elements,
+        )
+        self.weights = next_weights
+        return statistics
+
+    @property
+    def state(self) -> bytes:
+        """All bytes of weights and slots."""
+        return b"".join([self.weights.tobytes(), *(slot.tobytes() for slot in self.slots.values())])
+
+
+def read_only(array: Array) -> Array:
+    """A view that raises when somebody writes to it."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def partial(values: Sequence[float | None], dtype: Any) -> Gradient:
+    """The gradient of the elements that are not None."""
+    came = [i for i, value in enumerate(values) if value is not None]
+    spans: list[Span] = []
+    for place, i in enumerate(came):
+        last = spans[-1] if spans else None
+        if last and last.weights_start + last.length == i:
+            spans[-1] = Span(last.weights_start, last.gradient_start, last.length + 1)
+        else:
+            spans.append(Span(i, place, 1))
+    vector = read_only(np.array([values[i] for i in came], dtype))
+    return Gradient(vector, tuple(spans), sum_of_squares(vector), True)
+
+
+def golden_run(case: Mapping[str, Any], given: Mapping[str, Any], dtype: Any) -> Iterator[Updates]:
+    """The run after each of the golden gradients (`scripts/make_golden.py`)."""
+    spec = specs.RunSpec.model_validate({"optimizer": case["optimizer"], "clip": case["clip"]})
+    run = Updates(spec.optimizer, np.array(given["weights"], dtype), spec.clip)
+    for gradient, factor in zip(given["gradients"], given["lr_factors"], strict=True):
+        run.step(gradient, spec.optimizer.lr * factor)
+        yield run
+
+
+def state_digest(case: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """SHA-256 of weights and slots, float32, after all golden gradients."""
+    *_, last = golden_run(case, given, np.float32)
+    return hashlib.sha256(last.state).hexdigest()

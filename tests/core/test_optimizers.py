@@ -1,0 +1,197 @@
+"""Sentences of the papers, and laws that follow from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.running import Updates
+from core.strategies import EACH, label, optimizers, seeds
+from gradserve import specs
+
+each = pytest.mark.parametrize("spec", EACH, ids=label)
+WITHOUT_DECAY = [spec for spec in EACH if spec.weight_decay == 0 and spec.name != "adamw"]
+
+
+def run_of(spec: Any, weights: Any, gradients: Any, lr: float | None = None) -> Updates:
+    run = Updates(spec, weights)
+    for g in gradients:
+        run.step(g, lr)
+    return run
+
+
+def normal(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@each
+def test_a_learning_rate_of_zero_moves_no_weight(spec: Any) -> None:
+    """The state goes on, the weights stay."""
+    run = run_of(spec, normal(0, 20), normal(1, 3, 20), lr=0.0)
+    assert (run.weights == normal(0, 20)).all()
+    if not spec.model_dump().get("lr_in_momentum"):
+        assert all(slot.any() for slot in run.slots.values())
+
+
+@pytest.mark.parametrize("spec", WITHOUT_DECAY, ids=label)
+def test_a_gradient_of_zero_moves_no_weight(spec: Any) -> None:
+    """From the zero state, without decay: not a bit, and not the sign of a zero."""
+    weights = np.array([1.5, -2.25, 0.0, -0.0, 1e-40], np.float32)
+    run = run_of(spec, weights, np.zeros((3, 5)))
+    assert run.weights.tobytes() == weights.tobytes()
+    assert not any(slot.any() for slot in run.slots.values())
+
+
+@given(optimizers.filter(lambda spec: spec.weight_decay == 0), seeds)
+@settings(max_examples=50, deadline=None)
+def test_maximizing_is_minimizing_the_negative(spec: Any, seed: int) -> None:
+    """Bit for bit: only a sign differs."""
+    other = spec.model_copy(update={"maximize": not spec.maximize})
+    gradients = normal(seed % 1000, 4, 15)
+    up, down = run_of(spec, normal(5, 15), gradients), run_of(other, normal(5, 15), -gradients)
+    assert up.weights.tobytes() == down.weights.tobytes()
+
+
+@given(st.floats(1e-3, 1.0), st.integers(-10, 10))
+@settings(max_examples=50, deadline=None)
+def test_a_factor_on_the_gradient_is_a_factor_on_the_lr_of_sgd(lr: float, exponent: int) -> None:
+    """sgd(lr a, g) = sgd(lr, a g), bit for bit for a power of two."""
+    a = 2.0**exponent
+    gradients = normal(9, 4, 15)
+    left = run_of(specs.Sgd(lr=lr * a), normal(5, 15), gradients)
+    right = run_of(specs.Sgd(lr=lr), normal(5, 15), gradients * np.float32(a))
+    assert left.weights.tobytes() == right.weights.tobytes()
+
+
+@pytest.mark.parametrize("exponent", [-20, -3, 1, 12])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adam_without_eps_does_not_see_the_scale_of_the_gradient(exponent: int, amsgrad: bool) -> None:
+    """ "The magnitudes of parameter updates are invariant to rescaling of the gradient" (Kingma & Ba, section 1)."""
+    spec, gradients = specs.Adam(lr=0.1, eps=0.0, amsgrad=amsgrad), normal(9, 5, 15)
+    plain = run_of(spec, normal(5, 15), gradients)
+    scaled = run_of(spec, normal(5, 15), gradients * np.float32(2.0**exponent))
+    assert plain.weights.tobytes() == scaled.weights.tobytes()
+
+
+def test_adam_without_eps_leaves_untouched_weights_where_they_are() -> None:
+    """0 / 0 is no step: a row of an embedding that was never looked up must not become NaN."""
+    run = run_of(specs.Adam(lr=0.1, eps=0.0), np.ones(3, np.float32), [[0.0, 1.0, 0.0], [0.0, 1.0, 2.0]])
+    assert run.weights[0] == 1.0
+    assert np.isfinite(run.weights).all()
+
+
+def test_the_first_step_of_adam_is_the_learning_rate() -> None:
+    """m/(1 - β1) = g and v/(1 - β2) = g²: whatever the gradient, |step| = lr. Uncorrected it is √10 lr."""
+    g = np.array([1e-3, -5.0, 1e4])
+    corrected = run_of(specs.Adam(lr=0.01, eps=0.0), np.zeros(3), [g])
+    assert np.abs(corrected.weights) == pytest.approx([0.01] * 3, rel=1e-13)
+    uncorrected = run_of(specs.Adam(lr=0.01, eps=0.0, bias_correction=False), np.zeros(3), [g])
+    assert np.abs(uncorrected.weights) == pytest.approx([0.01 * math.sqrt(10)] * 3, rel=1e-13)
+
+
+def test_no_step_of_adam_is_longer_than_its_bound() -> None:
+    """lr (1 - β1) / sqrt((1 - β2)(1 - β1²/β2)) = 7.27 lr, by Cauchy-Schwarz; growing gradients come close to it."""
+    beta1, beta2, lr = 0.9, 0.999, 0.01
+    bound = lr * (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
+    quiet_then_loud = [0.0] * 6000 + [(beta2 / beta1) ** i for i in range(100)]
+    random = np.random.default_rng(4)
+    wild = random.standard_normal(len(quiet_then_loud)) * np.exp(4 * random.standard_normal(len(quiet_then_loud)))
+    run = Updates(specs.Adam(lr=lr, eps=0.0), np.zeros(2))
+    longest = np.zeros(2)
+    for g in zip(quiet_then_loud, wild, strict=True):
+        before = run.weights
+        run.step(g)
+        longest = np.maximum(longest, np.abs(run.weights - before))
+    assert (longest <= bound).all()
+    assert longest[0] > 0.9 * bound
+
+
+def test_momentum_reaches_its_terminal_velocity() -> None:
+    """Under a constant gradient a step tends to lr g / (1 - μ): ten times the plain one for μ = 0.9."""
+    for spec in (specs.Sgd(lr=0.01, momentum=0.9), specs.Sgd(lr=0.01, momentum=0.9, lr_in_momentum=True)):
+        run = run_of(spec, np.zeros(1), [[2.0]] * 400)
+        before = run.weights[0]
+        run.step([2.0])
+        assert before - run.weights[0] == pytest.approx(0.01 * 2.0 / (1 - 0.9), rel=1e-12)
+
+
+def test_the_first_velocity_is_the_gradient_even_with_dampening() -> None:
+    """torch's convention; from the second update on (1 - dampening) counts."""
+    run = Updates(specs.Sgd(lr=0.1, momentum=0.5, dampening=0.75), np.zeros(1))
+    run.step([8.0])
+    assert run.slots["velocity"][0] == 8.0
+    run.step([8.0])
+    assert run.slots["velocity"][0] == 0.5 * 8.0 + 0.25 * 8.0
+
+
+def test_both_forms_of_momentum_walk_the_same_way_at_a_constant_lr() -> None:
+    """With a schedule they differ: the Keras form keeps the old lr in the velocity."""
+    for nesterov in (False, True):
+        inside = specs.Sgd(lr=0.1, momentum=0.9, nesterov=nesterov, lr_in_momentum=True)
+        outside = specs.Sgd(lr=0.1, momentum=0.9, nesterov=nesterov)
+        gradients = np.random.default_rng(0).standard_normal((20, 7))
+        left, right = run_of(inside, np.ones(7), gradients), run_of(outside, np.ones(7), gradients)
+        assert left.weights == pytest.approx(right.weights, rel=1e-12)
+        assert left.slots["velocity"] == pytest.approx(-0.1 * right.slots["velocity"], rel=1e-12)
+        left.step(gradients[0], lr=0.01)
+        right.step(gradients[0], lr=0.01)
+        assert left.weights != pytest.approx(right.weights, rel=1e-3)
+
+
+def test_momentum_zero_is_plain_descent_and_adamw_without_decay_is_adam() -> None:
+    """One rule reduces to another, bit for bit."""
+    gradients = normal(1, 5, 20)
+    plain = run_of(specs.Sgd(lr=0.1), normal(0, 20), gradients)
+    resting = run_of(specs.Sgd(lr=0.1, momentum=0.0, dampening=0.5), normal(0, 20), gradients)
+    assert plain.state == resting.state
+    adam = run_of(specs.Adam(lr=0.1, eps=1e-6), normal(0, 20), gradients)
+    adamw = run_of(specs.AdamW(lr=0.1, eps=1e-6, weight_decay=0.0), normal(0, 20), gradients)
+    assert adam.state == adamw.state
+
+
+def test_decoupled_decay_shrinks_weights_and_l2_decay_passes_through_the_rule() -> None:
+    """Without a gradient AdamW multiplies by 1 - lr λ; in Adam L2 decay is normalised into a step of lr."""
+    weights = np.array([4.0, 1.0])
+    assert run_of(specs.AdamW(lr=0.1, weight_decay=0.5), weights, [[0.0, 0.0]]).weights == pytest.approx(weights * 0.95)
+    coupled = run_of(specs.Adam(lr=0.1, weight_decay=0.5, eps=0.0), weights, [[0.0, 0.0]])
+    assert coupled.weights == pytest.approx(weights - 0.1)
+    climbing = run_of(specs.Sgd(lr=0.1, weight_decay=0.5, maximize=True), weights, [[1.0, 1.0]])
+    assert climbing.weights == pytest.approx(weights + 0.1 * (1.0 - 0.5 * weights))  # decay always pulls to zero
+
+
+@each
+def test_second_moments_are_never_negative_and_the_largest_never_falls(spec: Any) -> None:
+    """v ≥ 0, max v non-decreasing."""
+    run, largest = Updates(spec, normal(0, 20)), np.zeros(20, np.float32)
+    for g in normal(1, 30, 20):
+        run.step(g)
+        assert (run.slots.get("exp_avg_sq", largest) >= 0).all()
+        assert (run.slots.get("max_exp_avg_sq", largest) >= largest).all()
+        largest = run.slots["max_exp_avg_sq"].copy() if "max_exp_avg_sq" in run.slots else largest
+
+
+def test_a_tiny_clip_factor_does_not_lose_the_second_moment() -> None:
+    """The factor is applied before the square: (1 - β2) k² alone would underflow in float32."""
+    from gradserve_service.core.gradient import Gradient, Span
+
+    g = np.full(4, 4e18, np.float32)  # the norm is near the largest that passes
+    run = Updates(specs.Adam(lr=0.1), np.zeros(4, np.float32), [specs.GlobalNorm(max_norm=1e-3)])
+    run.step(Gradient(g, (Span(0, 0, 4),), 4 * 16e36, True))
+    assert run.weights == pytest.approx([-0.1] * 4, rel=1e-4)
+
+
+@each
+def test_a_quadratic_falls_tenfold(spec: Any) -> None:
+    """Every optimizer goes downhill (uphill where asked): catches any sign that is wrong."""
+    sign = -1.0 if spec.maximize else 1.0
+    curvature = np.linspace(0.1, 1.0, 10)
+    run = Updates(spec.model_copy(update={"lr": 0.05, "weight_decay": 0.0}), np.linspace(-1, 1, 10))
+    first = float((curvature * run.weights**2).sum())
+    for _ in range(300):
+        run.step(sign * curvature * run.weights)
+    assert float((curvature * run.weights**2).sum()) < first / 10
