@@ -26,10 +26,10 @@ _UNIONS: Final = {
 _EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "missing": lambda _: "a value",
     "extra_forbidden": lambda _: "no field of that name",
-    "greater_than_equal": lambda context: f"a number ≥ {context['ge']:g}",
-    "greater_than": lambda context: f"a number > {context['gt']:g}",
-    "less_than_equal": lambda context: f"a number ≤ {context['le']}",
-    "less_than": lambda context: f"a number < {context['lt']:g}",
+    "greater_than_equal": lambda context: f"a number ≥ {_bound(context['ge'])}",
+    "greater_than": lambda context: f"a number > {_bound(context['gt'])}",
+    "less_than_equal": lambda context: f"a number ≤ {_bound(context['le'])}",
+    "less_than": lambda context: f"a number < {_bound(context['lt'])}",
     "finite_number": lambda _: "a finite number",
     "float_type": lambda _: "a number",
     "int_type": lambda _: "an integer",
@@ -88,6 +88,10 @@ def _path(location: list[str | int] | tuple[str | int, ...]) -> str:
             path += f".{part}" if path else part
             members = _UNIONS.get(part, {})
     return path
+
+
+def _bound(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
 
 
 def _came(value: object) -> str:

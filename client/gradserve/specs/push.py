@@ -18,7 +18,7 @@ CURSOR_BYTES_MAX: Final = 1_024
 _IGNORED: Final = frozenset({"format", "codec"})  # safetensors writers name their framework; codec is checked
 _INTEGER: Final = re.compile(r"-?[0-9]{1,16}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
-_TEXT_FIELDS: Final = frozenset({"base", "after", "cursor"})
+_NUMBER_FIELDS: Final = frozenset({"base_version", "samples", "loss", "generation", "lr"})
 
 
 class PushFields(BaseModel):
@@ -65,7 +65,7 @@ class PushFields(BaseModel):
 
 def _read(key: str, value: str) -> str | int | float:
     """The number that the text is, or the text itself: the field's own check then says what it expected."""
-    if key in _TEXT_FIELDS:
+    if key not in _NUMBER_FIELDS:
         return value
     if _INTEGER.fullmatch(value):
         return int(value)

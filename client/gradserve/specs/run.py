@@ -52,7 +52,9 @@ class RunSpec(Spec):
     @classmethod
     def _read_clips_of_keras(cls, given: Any) -> Any:
         """Keras puts clipping on the optimizer; here it is the run's own field."""
-        given = cls.canonical_fields(given) if isinstance(given, Mapping) else {}
+        if not isinstance(given, Mapping):
+            return given
+        given = cls.canonical_fields(given)
         optimizer = given.get("optimizer")
         if not isinstance(optimizer, Mapping):
             return given

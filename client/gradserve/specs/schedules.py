@@ -55,7 +55,8 @@ class WarmupCosine(ScheduleFields):
     start: Annotated[NotNegative, Field(description="Learning rate that the warmup starts from.")] = 0.0
     end: Annotated[NotNegative, Field(description="Learning rate at the end and after it.")] = 0.0
     warmup_offset: Annotated[
-        Literal[0, 1], Field(description="1: the first update already takes the first step up from start.")
+        int,
+        Field(strict=True, ge=0, le=1, description="1: the first update already takes the first step up from start."),
     ] = 0
 
     @classmethod
@@ -108,8 +109,8 @@ SCHEDULES = Family(
         "cosineannealingwarmrestarts": "cosine_restarts", "sgdr": "cosine_restarts",
         "cosinedecayrestarts": "cosine_restarts", "onecyclelr": "one_cycle", "1cycle": "one_cycle",
         "cycliclr": "cyclic", "triangular": "cyclic", "trapezoid": "wsd", "warmupstabledecay": "wsd",
-        "rsqrt": "inverse_sqrt", "transformer": "noam", "reducelronplateau": "reduce_on_plateau", "plateau": "reduce_on_plateau",
-        "performance": "reduce_on_plateau", "sequentiallr": "sequential", "join": "sequential",
+        "rsqrt": "inverse_sqrt", "transformer": "noam", "reducelronplateau": "reduce_on_plateau",
+        "plateau": "reduce_on_plateau", "performance": "reduce_on_plateau", "sequentiallr": "sequential", "join": "sequential",
         "chainedscheduler": "chained", "swalr": "swa", "lambdalr": "table",
     },
 )  # fmt: skip

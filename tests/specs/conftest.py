@@ -1,0 +1,6 @@
+"""Generated examples take the time they take: the machine may be busy."""
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")

@@ -1,0 +1,235 @@
+"""Optimizers are read as people write them, and written in one canonical form."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from gradserve.specs import OPTIMIZERS, SGD, Adam, AdamW, RunSpec, Sgd, validation_refusal
+
+
+def read(optimizer):
+    return RunSpec(optimizer=optimizer).optimizer
+
+
+def refusal(optimizer):
+    with pytest.raises(ValidationError) as caught:
+        read(optimizer)
+    return validation_refusal(caught.value).rejection
+
+
+def test_the_defaults_are_those_of_torch():
+    assert Sgd().model_dump() == {
+        "name": "sgd",
+        "lr": 1e-3,
+        "momentum": 0.0,
+        "dampening": 0.0,
+        "nesterov": False,
+        "lr_in_momentum": False,
+        "weight_decay": 0.0,
+        "weight_decay_mode": "l2",
+        "maximize": False,
+    }
+    adam = {
+        "lr": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "eps_root": 0.0,
+        "eps_hat": False,
+        "bias_correction": True,
+        "amsgrad": False,
+        "amsgrad_corrected": False,
+        "maximize": False,
+    }
+    assert Adam().model_dump() == {**adam, "name": "adam", "weight_decay": 0.0, "weight_decay_mode": "l2"}
+    assert AdamW().model_dump() == {**adam, "name": "adamw", "weight_decay": 0.01, "weight_decay_mode": "decoupled"}
+    assert SGD is Sgd
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("adam", Adam()),
+        ("Adam", Adam()),
+        ("ADAMW", AdamW()),
+        ("adam_w", AdamW()),
+        ("SGD", Sgd()),
+        ("gd", Sgd()),
+        ("gradient_descent", Sgd()),
+        ("GradientDescent", Sgd()),
+        ("gradient-descent", Sgd()),
+        ("momentum", Sgd(momentum=0.9)),
+        ("nag", Sgd(momentum=0.9, nesterov=True)),
+        ("Nesterov", Sgd(momentum=0.9, nesterov=True)),
+        ("SGDW", Sgd(weight_decay_mode="decoupled")),
+        ("AMSGrad", Adam(amsgrad=True)),
+        ({"name": "momentum", "momentum": 0.8, "lr": 1}, Sgd(momentum=0.8, lr=1.0)),
+        ({"Name": "nag", "mu": 0.5}, Sgd(momentum=0.5, nesterov=True)),
+        ({"name": "adam", "learning_rate": 0.1}, Adam(lr=0.1)),
+        ({"name": "adam", "LearningRate": 0.1}, Adam(lr=0.1)),
+        ({"name": "adam", "learning-rate": 0.1}, Adam(lr=0.1)),
+        ({"name": "adam", "beta_1": 0.5, "b2": 0.25}, Adam(beta1=0.5, beta2=0.25)),
+        ({"name": "adam", "betas": [0.5, 0.25]}, Adam(beta1=0.5, beta2=0.25)),
+        ({"name": "adam", "epsilon": 1e-3, "epsilon_root": 1e-4}, Adam(eps=1e-3, eps_root=1e-4)),
+        ({"name": "adam", "epsilon": None}, Adam()),
+        ({"name": "adam", "eps": None}, Adam()),
+        ({"name": "adam", "debias": False}, Adam(bias_correction=False)),
+        ({"name": "adam", "use_bias_correction": False}, Adam(bias_correction=False)),
+        ({"name": "adam", "correct_bias": False}, Adam(bias_correction=False)),
+        ({"name": "adam", "decoupled_weight_decay": True}, Adam(weight_decay_mode="decoupled")),
+        ({"name": "adamw", "weight_decouple": False}, AdamW(weight_decay_mode="l2")),
+        ({"name": "adamw", "weight_decay": None}, AdamW(weight_decay=0.0)),
+        (Adam(lr=0.5), Adam(lr=0.5)),
+    ],
+    ids=str,
+)
+def test_aliases_are_read_and_canonical_names_written(written, meant):
+    assert read(written) == meant
+    assert type(read(written)) is type(meant)
+
+
+def test_the_constructors_read_the_same_aliases():
+    """What JSON may say, Python may say."""
+    assert Adam(learning_rate=0.1, betas=(0.5, 0.25), epsilon=None) == Adam(lr=0.1, beta1=0.5, beta2=0.25)
+    assert Adam(compat="keras").eps == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({"name": "adam", "compat": "torch"}, Adam()),
+        ({"name": "adam", "compat": "keras"}, Adam(eps=1e-7, eps_hat=True, weight_decay_mode="decoupled")),
+        ({"name": "adam", "compat": "Keras", "eps": None, "lr": 0.5},
+         Adam(lr=0.5, eps=1e-7, eps_hat=True, weight_decay_mode="decoupled")),
+        ({"name": "adam", "compat": "keras", "eps": 1.0, "eps_hat": False},
+         Adam(eps=1.0, weight_decay_mode="decoupled")),
+        ({"name": "adamw", "compat": "keras"}, AdamW(eps=1e-7, eps_hat=True, weight_decay=4e-3)),
+        ({"name": "adamw", "compat": "optax"}, AdamW(weight_decay=1e-4, amsgrad_corrected=True)),
+        ({"name": "sgd", "compat": "keras"}, Sgd(lr=0.01, lr_in_momentum=True, weight_decay_mode="decoupled")),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_compat_changes_defaults_and_nothing_else(written, meant):
+    assert read(written) == meant
+
+
+KERAS_ADAM = {
+    "name": "adam", "learning_rate": 0.0005, "weight_decay": None, "clipnorm": None, "global_clipnorm": None,
+    "clipvalue": None, "use_ema": False, "ema_momentum": 0.99, "ema_overwrite_frequency": None,
+    "loss_scale_factor": None, "gradient_accumulation_steps": None, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7,
+    "amsgrad": False,
+}  # fmt: skip
+
+
+def test_the_serialised_form_of_keras_is_read_with_its_defaults():
+    """As `keras.optimizers.serialize` writes it."""
+    whole = {"module": "keras.optimizers", "class_name": "Adam", "config": KERAS_ADAM, "registered_name": None}
+    meant = Adam(lr=0.0005, eps=1e-7, eps_hat=True, weight_decay_mode="decoupled")
+    assert read(whole) == meant
+    assert read({"class_name": "Adam", "config": {"learning_rate": 0.0005}}) == meant
+    assert read({"class_name": "SGD"}) == Sgd(lr=0.01, lr_in_momentum=True, weight_decay_mode="decoupled")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"use_ema": True}, "expected use_ema unset, came True"),
+        ({"gradient_accumulation_steps": 4}, "expected gradient_accumulation_steps unset, came 4"),
+        ({"decay": 0.01}, "schedule power with s = 1/decay"),
+        ({"learning_rate": {"class_name": "CosineDecay", "config": {}}}, "run's own field 'schedule'"),
+    ],
+)
+def test_what_keras_can_and_this_version_cannot_is_refused_with_the_way_out(config, words):
+    assert words in refusal({"class_name": "Adam", "config": config}).detail
+
+
+def test_keras_defaults_that_ask_for_nothing_are_dropped():
+    assert read({"class_name": "Adam", "config": {"decay": 0.0, "use_ema": None}}) == Adam(compat="keras")
+
+
+@pytest.mark.parametrize(
+    ("written", "detail"),
+    [
+        ("lion", "optimizer: expected one of sgd, adam, adamw; this version does not build the optimizer 'lion' yet"),
+        ("SGDScheduleFree", "optimizer: expected one of sgd, adam, adamw; this version does not build the optimizer "
+                            "'schedule_free_sgd' yet"),
+        ("adma", "optimizer: expected one of sgd, adam, adamw, came 'adma'"),
+        ({"lr": 1}, "optimizer: expected 'name' to be one of sgd, adam, adamw"),
+        ({"name": 3}, "optimizer: expected 'name' to be one of sgd, adam, adamw"),
+        (None, "optimizer: expected a name or an object with 'name', came NoneType"),
+        ([], "optimizer: expected a name or an object with 'name', came list"),
+        ({"name": "sgd", "betas": [0.9, 0.99]}, "optimizer: expected only the fields name, lr, momentum, dampening, "
+         "nesterov, lr_in_momentum, weight_decay, weight_decay_mode, maximize, came 'betas'"),
+        ({"name": "adam", "lr": -1}, "optimizer.lr: expected a number ≥ 0, came -1"),
+        ({"name": "adam", "lr": "0.1"}, "optimizer.lr: expected a number, came '0.1'"),
+        ({"name": "adam", "lr": True}, "optimizer.lr: expected a number, came True"),
+        ({"name": "adam", "lr": None}, "optimizer.lr: expected a number, came None"),
+        ({"name": "adam", "lr": float("inf")}, "optimizer.lr: expected a finite number, came inf"),
+        ({"name": "adam", "lr": float("nan")}, "optimizer.lr: expected a finite number, came nan"),
+        ({"name": "adam", "beta1": 1}, "optimizer.beta1: expected a number < 1, came 1"),
+        ({"name": "adam", "b1": -0.1, "b2": 2}, "optimizer.beta1: expected a number ≥ 0, came -0.1; "
+                                                "optimizer.beta2: expected a number < 1, came 2"),
+        ({"name": "adam", "eps": -1e-9}, "optimizer.eps: expected a number ≥ 0, came -1e-09"),
+        ({"name": "adam", "amsgrad": 1}, "optimizer.amsgrad: expected true or false, came 1"),
+        ({"name": "adam", "betas": [0.9]}, "optimizer: expected betas to be [beta1, beta2], came [0.9]"),
+        ({"name": "adam", "betas": [0.9, 0.9], "b1": 0.9},
+         "optimizer: expected beta1 once, it came under two spellings: send one"),
+        ({"name": "adam", "lr": 1, "learning_rate": 1},
+         "optimizer: expected lr once, it came under two spellings: send one"),
+        ({"name": "adam", "weight_decouple": True, "weight_decay_mode": "l2"},
+         "optimizer: expected weight_decay_mode once, it came under two spellings: send one"),
+        ({"name": "adam", "weight_decouple": "yes"},
+         "optimizer: expected weight_decouple to be true or false, came 'yes'"),
+        ({"name": "adam", "weight_decay_mode": "proximal"},
+         "optimizer.weight_decay_mode: expected 'l2' or 'decoupled', came 'proximal'"),
+        ({"name": "adam", "compat": "jax"}, "optimizer: expected compat to be one of torch, keras, optax, came 'jax'"),
+        ({"name": "sgd", "momentum": 1.0}, "optimizer.momentum: expected a number < 1, came 1.0"),
+        ({"name": "sgd", "dampening": 1.5}, "optimizer.dampening: expected a number ≤ 1, came 1.5"),
+        ({"name": "sgd", "nesterov": True}, "optimizer: expected momentum > 0 and dampening 0 with nesterov, came "
+         "momentum 0 and dampening 0: set momentum (0.9 is usual) or leave nesterov out"),
+        ({"name": "sgd", "nesterov": True, "momentum": 0.9, "dampening": 0.5}, "optimizer: expected momentum > 0 and "
+         "dampening 0 with nesterov, came momentum 0.9 and dampening 0.5: set momentum (0.9 is usual) or leave "
+         "nesterov out"),
+        ({"name": "sgd", "lr_in_momentum": True, "momentum": 0.9, "dampening": 0.5},
+         "optimizer: expected dampening 0 with lr_in_momentum, came 0.5: leave one out"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_refusal_says_what_was_expected_and_what_came(written, detail):
+    rejection = refusal(written)
+    assert rejection.code == "validation-error"
+    assert rejection.detail == detail
+
+
+def test_a_field_close_to_a_real_one_is_suggested():
+    assert refusal({"name": "adam", "weight_decey": 1}).detail.endswith(
+        "came 'weight_decey' (did you mean weight_decay?)"
+    )
+
+
+def test_numbers_of_numpy_are_numbers():
+    """A learning rate often comes out of an array."""
+    import numpy as np
+
+    assert type(Adam(lr=np.float32(0.5)).lr) is float
+
+
+def test_no_built_optimizer_is_announced_as_planned():
+    assert not set(OPTIMIZERS.built) & set(OPTIMIZERS.planned)
+    for alias, (name, _) in OPTIMIZERS.aliases.items():
+        assert name in OPTIMIZERS.built, alias
+    for alias, name in OPTIMIZERS.planned_aliases.items():
+        assert name in OPTIMIZERS.planned, alias
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.built)
+def test_every_optimizer_explains_itself(name):
+    """The catalogue and the documentation are made of this."""
+    entry = OPTIMIZERS.built[name].catalogue_entry()
+    assert entry["name"] == name
+    assert all(entry[key] for key in ("summary", "formula", "source", "use_when"))
+    properties = entry["hyperparameters"]["properties"]
+    assert "lr" in properties
+    assert "name" not in properties
+    assert all("description" in schema and "default" in schema for schema in properties.values())
