@@ -25,7 +25,6 @@ from gradserve.specs import (
     Sgd,
     Value,
     WarmupCosine,
-    changed_spec,
     validation_refusal,
 )
 
@@ -206,7 +205,7 @@ SPEC = RunSpec(
 
 
 def changed(fields):
-    return changed_spec(SPEC, RunChanges.model_validate(fields))
+    return RunChanges.model_validate(fields).apply(SPEC)
 
 
 def test_an_optimizer_is_merged():

@@ -21,12 +21,12 @@ from .policies import (
     Value,
 )
 from .push import CURSOR_BYTES_MAX, PushFields
-from .run import RunChanges, RunSpec, changed_spec
+from .run import RunChanges, RunSpec
 from .schedules import SCHEDULES, Constant, Power, ScheduleSpec, WarmupCosine
 
 __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "OPTIMIZERS", "SCHEDULES", "SGD", "STALENESS", "Adam", "AdamW",
     "AggregationSpec", "Async", "ClipSpec", "Constant", "Family", "GlobalNorm", "Inverse", "NoStaleness",
     "OptimizerSpec", "Power", "PushFields", "RunChanges", "RunSpec", "ScheduleSpec", "Sgd", "Spec", "StalenessSpec",
-    "Value", "WarmupCosine", "changed_spec", "validation_refusal",
+    "Value", "WarmupCosine", "validation_refusal",
 ]  # fmt: skip

@@ -92,14 +92,13 @@ class RunChanges(Spec):
     staleness: Staleness = NoStaleness()
     state: Literal["running", "paused", "closed"] | None = None
 
-
-def changed_spec(spec: RunSpec, changes: RunChanges) -> RunSpec:
-    """The spec after the changes (`state` is not part of it). Raises `Refused` (validation-error)."""
-    given = changes.model_fields_set
-    update: dict[str, Any] = {name: getattr(changes, name) for name in _REPLACED if name in given}
-    if changes.optimizer:
-        update["optimizer"] = _merged(spec.optimizer, changes.optimizer)
-    return spec.model_copy(update=update)
+    def apply(self, spec: RunSpec) -> RunSpec:
+        """The spec after these changes (`state` is not part of it). Raises `Refused` (validation-error)."""
+        given = self.model_fields_set
+        update: dict[str, Any] = {name: getattr(self, name) for name in _REPLACED if name in given}
+        if self.optimizer:
+            update["optimizer"] = _merged(spec.optimizer, self.optimizer)
+        return spec.model_copy(update=update)
 
 
 def _merged(current: OptimizerFields, changes: Mapping[str, Any]) -> OptimizerFields:

@@ -110,8 +110,8 @@ SCHEDULES = Family(
         "cosinedecayrestarts": "cosine_restarts", "onecyclelr": "one_cycle", "1cycle": "one_cycle",
         "cycliclr": "cyclic", "triangular": "cyclic", "trapezoid": "wsd", "warmupstabledecay": "wsd",
         "rsqrt": "inverse_sqrt", "transformer": "noam", "reducelronplateau": "reduce_on_plateau",
-        "plateau": "reduce_on_plateau", "performance": "reduce_on_plateau", "sequentiallr": "sequential", "join": "sequential",
-        "chainedscheduler": "chained", "swalr": "swa", "lambdalr": "table",
+        "plateau": "reduce_on_plateau", "performance": "reduce_on_plateau", "sequentiallr": "sequential",
+        "join": "sequential", "chainedscheduler": "chained", "swalr": "swa", "lambdalr": "table",
     },
 )  # fmt: skip
 
