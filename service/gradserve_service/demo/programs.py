@@ -23,6 +23,7 @@ __all__ = ["Program", "Programs"]
 END_SECONDS_MAX = 15.0  # a draining server writes a snapshot first
 LOG_LINES_SHOWN = 15
 
+OF_OTHERS = ("GRADSERVE_", "RANK", "JOB_COMPLETION_INDEX")  # settings of another server, identity in another job
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -120,6 +121,6 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with one arithmetic thread (the processes are the parallelism) and without another server's settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GRADSERVE_")}
+    """Ours, with one arithmetic thread (the processes are the parallelism) and without the settings of others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_OTHERS)}
     return {**kept, **dict.fromkeys(ONE_THREAD, "1"), "PYTHONUNBUFFERED": "1"}
