@@ -10,7 +10,7 @@ import numpy as np
 
 from gradserve.problems import Refused
 from gradserve.specs import PushFields, RunSpec
-from gradserve.wire import Frame, frame_from_json
+from gradserve.wire import Frame, Layout, decode_frame, encode_frame
 from gradserve_service.limits import Limits
 from gradserve_service.replica import PushAnswer, Replica, Replicas
 from gradserve_service.store import open_store
@@ -39,7 +39,9 @@ async def a_run(replicas: Replicas, size: int = 4, spec: RunSpec = ADAM, name: s
 
 def tensor(values: Any) -> Frame:
     """One tensor `w` as it comes over the wire."""
-    return frame_from_json({"w": np.asarray(values, np.float64).tolist()})
+    with np.errstate(over="ignore"):
+        vector = np.asarray(values).astype(np.float32)
+    return decode_frame(b"".join(encode_frame(Layout.of({"w": vector.shape}), vector)))
 
 
 def gradient(seed: int, size: int = 4) -> Frame:

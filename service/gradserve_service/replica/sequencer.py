@@ -91,7 +91,7 @@ class Sequencer:
         self._idle = asyncio.Event()
         self._changed: asyncio.Future[None] | None = None
         self._in_doubt = True  # the state may be behind the store's
-        self._crashes = (0, 0)  # position, failures there
+        self._crashes = 0  # in a row: the same entry fails again when it is replayed
         self._snapshot: asyncio.Task[bool] | None = None
         self._task = asyncio.create_task(self._work(), name=f"run {run.name}")
 
@@ -158,7 +158,9 @@ class Sequencer:
             if self.gone is not None:
                 raise Refused(self.gone)
             for _ in range(self._limits.decide_again_max):
-                if not (waiting := await self._round(waiting)):
+                waiting = await self._round(waiting)
+                self._crashes = 0
+                if not waiting:
                     return
             raise refuse("backpressure", "other servers were faster at this run each time: send the same again")
         except StoreUnavailable as error:
@@ -269,8 +271,8 @@ class Sequencer:
 
     async def _restored(self) -> State:
         self.published = None
-        if self._crashes[1] >= self._limits.crashes_max:
-            raise refuse("quarantined", f"run '{self.run.name}' failed {self._crashes[1]} times at one position")
+        if self._crashes >= self._limits.crashes_max:
+            raise refuse("quarantined", f"run '{self.run.name}' failed {self._crashes} times in a row")
         reason: Exception
         for _ in range(self._limits.crashes_max):
             try:
@@ -355,11 +357,9 @@ class Sequencer:
         return Rejection("store-lost", f"the store no longer holds run '{self.run.name}': restore the store")
 
     def _crashed(self, error: Exception) -> None:
-        position = 0 if self.state is None else self.state.control.position
-        count = self._crashes[1] + 1 if self._crashes[0] == position else 1
-        self._crashes = (position, count)
+        self._crashes += 1
         self.state, self._in_doubt = None, True
-        log.error("run_state_dropped", run=self.run.name, position=position, crashes=count, exc_info=error)
+        log.error("run_state_dropped", run=self.run.name, crashes=self._crashes, exc_info=error)
 
 
 def _size(state: State) -> int:
