@@ -17,8 +17,11 @@ from core.twin import Twin
 BLOCKS = st.sampled_from([1, 3, 1000])
 
 
-def moved(twin: Twin) -> Any:
-    return np.maximum(twin.path, 1e-3)
+def assert_agrees(run: Updates, twin: Twin, share: float) -> None:
+    """Within `share` of the way that each weight has walked, and the rounding of the weights themselves."""
+    largest = np.maximum(np.abs(twin.weights), np.abs(run.weights)) + twin.path
+    rounding = 4 * np.spacing(largest.astype(run.weights.dtype)) * math.sqrt(run.updates)
+    assert np.all(np.abs(run.weights - twin.weights) <= share * np.array(twin.path) + rounding)
 
 
 @given(optimizers, clips, shapes, seeds, st.sampled_from([1, 2, 7]), BLOCKS)
@@ -36,7 +39,7 @@ def test_float64_agrees_with_the_twin_to_the_last_digits(
         # The service squares and sums in another order, over the same numbers.
         assert statistics.gradient_norm == pytest.approx(math.sqrt(math.fsum(g * g)), rel=1e-14)
         assert statistics.clip_scale == pytest.approx(twin.clip_scale, rel=1e-13)
-    assert np.all(np.abs(run.weights - twin.weights) <= 1e-12 * moved(twin) + 4 * np.spacing(np.abs(twin.weights)))
+    assert_agrees(run, twin, 1e-12)
 
 
 @given(optimizers, clips, shapes, seeds, st.sampled_from([1, 2, 7]), BLOCKS)
@@ -52,9 +55,8 @@ def test_float32_stays_within_float32_precision_of_the_twin(
         lr = spec.lr * (1 + 0.5 * math.sin(k))
         run.step(g, lr, block_elements=block)
         twin.step(g.tolist(), lr)
-    ulp = np.spacing(np.maximum(np.abs(w0), np.abs(twin.weights)).astype(np.float32))
     assert run.weights.dtype == np.float32
-    assert np.all(np.abs(run.weights - twin.weights) <= 1e-5 * moved(twin) + 4 * ulp * math.sqrt(updates))
+    assert_agrees(run, twin, 1e-5)
 
 
 @given(optimizers, seeds)
@@ -66,7 +68,7 @@ def test_two_hundred_updates_drift_no_further(spec: Any, seed: int) -> None:
         lr = spec.lr * 0.5 * (1 + math.cos(k / 9))
         run.step(g, lr)
         twin.step(g.tolist(), lr)
-    assert np.all(np.abs(run.weights - twin.weights) <= 1e-12 * moved(twin))
+    assert_agrees(run, twin, 1e-12)
 
 
 @given(optimizers, clips, seeds, st.data())
@@ -80,7 +82,7 @@ def test_a_gradient_in_parts_agrees_with_the_twin(spec: Any, clip: list[Any], se
         values = [float(x) if here else None for x, here in zip(g, mask, strict=True)]
         run.step(partial(values, np.float64), block_elements=5)
         twin.step(values, spec.lr)
-    assert np.all(np.abs(run.weights - twin.weights) <= 1e-12 * moved(twin))
+    assert_agrees(run, twin, 1e-12)
 
 
 @given(optimizers.filter(lambda spec: spec.name != "sgd" or spec.momentum > 0), seeds)
@@ -91,4 +93,4 @@ def test_a_schedules_momentum_takes_the_place_of_the_rules(spec: Any, seed: int)
     for g, momentum in zip(gradients(seed, 5, 6), [0.95, 0.5, 0.0, None, 0.85], strict=True):
         run.step(g, momentum=momentum)
         twin.step(g.tolist(), spec.lr, momentum)
-    assert np.all(np.abs(run.weights - twin.weights) <= 1e-12 * moved(twin))
+    assert_agrees(run, twin, 1e-12)
