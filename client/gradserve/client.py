@@ -17,6 +17,7 @@ from pydantic import ValidationError as SpecError
 
 from .errors import ServerUnreachable, ValidationError, from_refused
 from .flows import FirstWeights, open_run_flow, runs_flow, server_flow
+from .launcher import worker_rank
 from .messages import Flow, Request, T
 from .retry import Patience, with_retries
 from .run import Run
@@ -49,12 +50,6 @@ def connect(
         retry_seconds=retry_seconds,
         verify=verify,
     )
-
-
-def worker_rank() -> int | None:
-    """This process's rank: `$RANK` (torchrun) or `$JOB_COMPLETION_INDEX` (Kubernetes), None without either."""
-    text = os.environ.get("RANK") or os.environ.get("JOB_COMPLETION_INDEX")
-    return int(text) if text else None
 
 
 class Client:

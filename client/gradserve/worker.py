@@ -35,6 +35,7 @@ class Submission(Future[Weights]):
         self._worker = worker
         self.push: PushResult | None = None
         self.collected = False  # has the caller seen how it ended?
+        self.set_running_or_notify_cancel()  # what may be on the wire cannot be taken back
         talk.add_done_callback(self._ended)
 
     def result(self, timeout: float | None = None) -> Weights:
@@ -168,6 +169,7 @@ class Worker:
         finally:
             if self._thread is not None:
                 self._thread.shutdown()
+                self._thread = None
             self._depart()
 
     def __enter__(self) -> Self:
@@ -222,7 +224,11 @@ class Worker:
             if self._fenced is not None:
                 raise self._fenced
             self._spoke = True
-            return self._client.drive(flow)
+            try:
+                return self._client.drive(flow)
+            except Fenced as error:
+                self._fenced = error  # whatever comes next, this worker has been replaced
+                raise
 
     def _warn(self) -> None:
         """Notices become warnings in the caller's thread, after the state is whole again."""

@@ -1,0 +1,120 @@
+"""Coming again: what is repeated, when, and until when. Time stands still unless the test moves it."""
+
+from __future__ import annotations
+
+import pytest
+
+import gradserve as gs
+from gradserve.messages import Flow, Request, Response, Sleep, ask
+from gradserve.problems import PROBLEMS
+from gradserve.retry import Patience, with_retries
+from sdk.by_hand import Conversation, a_gradient, a_ready_session, accepted
+
+
+class Time:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def patience(clock: Time | None = None, jitter: float = 1.0, **fields: float) -> Patience:
+    return Patience(clock or Time(), lambda: jitter, **fields)
+
+
+def one_request() -> Flow[Response]:
+    return (yield from ask(Request("GET", "/v1/server")))
+
+
+def test_a_lost_answer_is_asked_for_again_with_the_same_bytes():
+    """Same sequence, same body: the server sees a duplicate, never another gradient."""
+    session = a_ready_session()
+    talk = Conversation(with_retries(session.push(a_gradient()), patience()))
+    first = talk.asked
+    assert isinstance(talk.lose().asked, Sleep)
+    assert talk.sleep_over().asked is first
+    assert talk.answer(200, accepted(1, "duplicate")).result.accepted
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_server_that_cannot_now_is_asked_again(status):
+    """Statuses that another try may better."""
+    talk = Conversation(with_retries(one_request(), patience())).answer(status)
+    assert isinstance(talk.asked, Sleep)
+    assert talk.sleep_over().answer(200).result.status == 200
+
+
+@pytest.mark.parametrize("status", sorted({p.status for p in PROBLEMS.values()} - {429, 503}))
+def test_a_refusal_is_an_answer(status):
+    """No 4xx but 408 and 429 is repeated; a 409 least of all."""
+    assert Conversation(with_retries(one_request(), patience())).answer(status).ended
+
+
+def test_pauses_double_under_full_jitter_up_to_a_bound():
+    """Uniform between 0 and the bound: here at its upper end, then in the middle."""
+    talk = Conversation(with_retries(one_request(), patience()))
+    pauses = []
+    for _ in range(10):
+        pauses.append(talk.lose().asked.seconds)
+        talk.sleep_over()
+    assert pauses == [pytest.approx(min(20.0, 0.1 * 2**k)) for k in range(10)]
+    assert Conversation(with_retries(one_request(), patience(jitter=0.5))).lose().asked.seconds == 0.05
+
+
+def test_retry_after_is_obeyed():
+    """The pause is at least what the server asked for, spread above it."""
+    talk = Conversation(with_retries(one_request(), patience(jitter=0.5))).answer(503, retry_after="7")
+    assert talk.asked.seconds == 7.05
+
+
+def test_the_reason_is_told():
+    """It ends up in the log: a training that stands still must say why."""
+    talk = Conversation(with_retries(one_request(), patience())).refuse("store-unavailable", "Redis is away")
+    assert "Redis is away" in talk.asked.reason
+
+
+def test_patience_ends_with_the_last_answer():
+    """After ten minutes in all the refusal becomes the caller's."""
+    clock = Time()
+    talk = Conversation(with_retries(a_ready_session().push(a_gradient()), patience(clock)))
+    talk.refuse("draining").sleep_over()
+    clock.now += 599.9
+    with pytest.raises(gs.Draining):
+        talk.refuse("draining")
+
+
+def test_patience_ends_with_no_answer():
+    """The slow attempts count, not only the pauses."""
+    clock = Time()
+    talk = Conversation(with_retries(one_request(), patience(clock))).lose().sleep_over()
+    clock.now += 600.0
+    with pytest.raises(gs.ServerUnreachable, match="2 attempts, 600 s: connection reset"):
+        talk.lose()
+
+
+def test_patience_is_for_one_request():
+    """A long conversation is not a failing one: the second request has all of it."""
+    clock = Time()
+
+    def two_requests() -> Flow[Response]:
+        yield from ask(Request("GET", "/v1/server"))
+        return (yield from ask(Request("GET", "/v1/server")))
+
+    talk = Conversation(with_retries(two_requests(), patience(clock)))
+    clock.now += 600.0
+    assert isinstance(talk.answer(200).lose().asked, Sleep)
+
+
+def test_pauses_of_the_flow_itself_pass_through():
+    """Waiting for rank 0 is not a retry."""
+
+    def napping() -> Flow[str]:
+        yield Sleep(3.0, "tired")
+        return "rested"
+
+    talk = Conversation(with_retries(napping(), patience()))
+    assert talk.asked == Sleep(3.0, "tired")
+    assert talk.sleep_over().result == "rested"
