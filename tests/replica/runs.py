@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,9 +20,14 @@ ADAM = RunSpec.model_validate({"optimizer": {"name": "adam", "lr": 0.1}})
 
 
 @contextlib.asynccontextmanager
-async def server(store_url: str, **limits: Any) -> AsyncIterator[Replicas]:
-    """A server's floor 4 on the store; it is dropped at the end as if killed: no drain, no snapshot."""
-    replicas = Replicas(open_store(store_url, "memory"), limits=Limits(**limits))
+async def server(store_url: str, *, clock_ahead_seconds: float = 0.0, **limits: Any) -> AsyncIterator[Replicas]:
+    """A server's floor 4 on the store; it is dropped at the end as if killed: no drain, no snapshot.
+
+    Two servers that decide the same push in the same millisecond write the same entry, and both may say `applied`;
+    clocks that differ make such a test speak of two entries.
+    """
+    store = open_store(store_url, "memory")
+    replicas = Replicas(store, limits=Limits(**limits), clock=lambda: time.time() + clock_ahead_seconds)
     await replicas.start()
     try:
         yield replicas

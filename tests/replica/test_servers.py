@@ -9,7 +9,7 @@ from replica.runs import a_run, push, server, whole_state
 
 async def test_servers_that_race_apply_each_gradient_once(redis_url: str) -> None:
     """Eight workers push to two servers in turn; the versions are 1 to 80, and both servers hold the same bytes."""
-    async with server(redis_url) as one, server(redis_url) as other:
+    async with server(redis_url) as one, server(redis_url, clock_ahead_seconds=60) as other:
         runs = [await a_run(one), await other.open("run")]
 
         async def work(worker: int) -> list[int]:
@@ -23,7 +23,7 @@ async def test_servers_that_race_apply_each_gradient_once(redis_url: str) -> Non
 
 async def test_a_server_that_is_behind_does_not_answer_from_memory(redis_url: str) -> None:
     """What one server acknowledged, the other serves at once: weights, duplicates and outcomes."""
-    async with server(redis_url) as one, server(redis_url) as other:
+    async with server(redis_url) as one, server(redis_url, clock_ahead_seconds=60) as other:
         here, there = await a_run(one), await other.open("run")
         first = await there.weights()
         answer = await push(here, 1)
