@@ -97,11 +97,13 @@ def test_a_sum_of_squares_is_the_same_for_any_number_of_threads(four_threads: Ru
 
 
 def test_a_sum_of_squares_adds_chunk_by_chunk() -> None:
-    """The order of the additions is written down here: changing it changes the bits of every clipped run."""
-    x = np.random.default_rng(2).standard_normal(2 * SUM_CHUNK + 5, dtype=np.float32)
+    """Chunks of 65,536, in index order: another cut or order changes the bits of every clipped run."""
+    chunk = 65_536
+    scales = np.repeat(np.random.default_rng(3).uniform(0.1, 10, 9), chunk)[: 8 * chunk + 5]
+    x = (np.random.default_rng(2).standard_normal(scales.size) * scales).astype(np.float32)
     total = 0.0
-    for start in range(0, x.size, SUM_CHUNK):
-        total += float(np.add.reduce((x[start : start + SUM_CHUNK] ** 2).astype(np.float64)))
+    for start in range(0, x.size, chunk):
+        total += float(np.add.reduce((x[start : start + chunk] ** 2).astype(np.float64)))
     assert sum_of_squares(x) == total
 
 

@@ -75,7 +75,7 @@ def spans_between(sent: Layout, run: Layout) -> tuple[Span, ...]:
             )
         length = math.prod(shape)
         last = spans[-1] if spans else None
-        if last and last.weights_start + last.length == offset and last.gradient_start + last.length == start:
+        if last and last.weights_start + last.length == offset:  # in the gradient all neighbours touch
             spans[-1] = Span(last.weights_start, last.gradient_start, last.length + length)
         elif length:
             spans.append(Span(offset, start, length))
