@@ -21,7 +21,7 @@ class StoreFull(Exception):
 
 
 class StoreUnfit(Exception):
-    """The store is set up in a way that would lose data (an evicting Redis, a database in use). The text is the cure."""
+    """The store would lose data as it is set up (an evicting Redis, a database in use). The text is the cure."""
 
 
 class RunAbsent(Exception):
@@ -33,7 +33,7 @@ class RunAbsent(Exception):
 
 
 class Store(Protocol):
-    """Journal, objects, snapshots and catalogue. All methods raise `StoreUnavailable` when the store does not answer."""
+    """Journal, objects, snapshots, catalogue. All methods raise `StoreUnavailable` when the store does not answer."""
 
     @property
     def kind(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
 from typing import Literal
 
 INLINE_BYTES_MAX = 64 << 10  # the most a payload inside its entry may have: one round trip
@@ -105,3 +105,18 @@ class RunGone:
 
 
 AppendResult = Appended | HeadMoved | ObjectsMissing | RunGone
+
+
+def require_next(expected: Head, records: Sequence[Record]) -> None:
+    """Raises ValueError unless the records continue the expected head, and their payloads are where they belong."""
+    if not records:
+        raise ValueError("nothing to append")
+    for position, record in enumerate(records, expected.position + 1):
+        if record.position != position:
+            raise ValueError(f"entry at position {record.position}, expected {position}")
+        if len(record.inline) > INLINE_BYTES_MAX:
+            raise ValueError(
+                f"an inline payload of {len(record.inline)} bytes; over {INLINE_BYTES_MAX} it is an object"
+            )
+        if record.inline and record.object is not None:
+            raise ValueError("a payload is inline or an object, not both")

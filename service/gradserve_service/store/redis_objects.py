@@ -1,0 +1,68 @@
+"""Objects in Redis: chunks of 4 MiB under a random id, with a time to live until an append or a publish names them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+
+from .buffers import aligned_buffer
+from .protocols import StoreUnavailable
+from .records import OBJECT_CHUNK_BYTES, ObjectRef
+from .redis_keys import chunk_keys
+from .redis_link import Link, Reply
+from .redis_packing import Command, cut, pack
+
+OBJECT_TTL_SECONDS = 900  # longer than a push waits for its turn and is decided again; then nobody will name it
+READ_PIECE_BYTES = 512 << 10  # a reply this long is copied in 0.1 ms: the loop stays free
+
+
+class RedisObjects:
+    """put, get and discard over a link of their own, so that appends do not wait behind bulk."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def put(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:
+        """Raises StoreFull (the chunks written so far expire) and StoreUnavailable."""
+        ref = ObjectRef(secrets.token_hex(16), sum(memoryview(piece).nbytes for piece in pieces))
+        expiry = str(OBJECT_TTL_SECONDS)
+
+        def commands() -> Iterator[Command]:
+            # NX: a repeat of this very command, run late, must not re-arm the expiry of a chunk that an entry names.
+            for key, value in zip(chunk_keys(uid, ref), cut(pieces, OBJECT_CHUNK_BYTES), strict=True):
+                yield pack("SET", key, value, "NX", "EX", expiry)
+
+        await self._link.stream(commands(), _require_written)
+        return ref
+
+    async def get(self, uid: str, ref: ObjectRef) -> memoryview:
+        """Raises KeyError when any part is missing."""
+        buffer = aligned_buffer(ref.size)
+        spans = [
+            (key, start, min(start + READ_PIECE_BYTES, end))
+            for number, key in enumerate(chunk_keys(uid, ref))
+            for base, end in [(number * OBJECT_CHUNK_BYTES, min((number + 1) * OBJECT_CHUNK_BYTES, ref.size))]
+            for start in range(base, end, READ_PIECE_BYTES)
+        ]
+
+        def take(index: int, reply: Reply) -> None:
+            _, start, stop = spans[index]
+            if len(reply) != stop - start:
+                raise KeyError(ref.id)
+            buffer[start:stop] = reply
+
+        commands = (
+            pack("GETRANGE", key, str(start % OBJECT_CHUNK_BYTES), str((stop - 1) % OBJECT_CHUNK_BYTES))
+            for key, start, stop in spans
+        )
+        await self._link.stream(commands, take)
+        return buffer.toreadonly()
+
+    async def discard(self, uid: str, ref: ObjectRef) -> None:
+        """UNLINK frees in the background: one command, however large the object."""
+        await self._link.call("UNLINK", *chunk_keys(uid, ref))
+
+
+def _require_written(index: int, reply: Reply) -> None:
+    if reply is None:
+        raise StoreUnavailable(f"chunk {index} of a new object was there already")

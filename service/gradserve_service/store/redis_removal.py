@@ -1,0 +1,71 @@
+"""Removing from Redis, in steps that hold it for about a millisecond: trimmed entries, deleted runs."""
+
+from __future__ import annotations
+
+from .records import ObjectRef
+from .redis_keys import DELETING, chunk_keys, journal_key, objects_key, run_key, snapshot_record
+from .redis_link import Link
+from .redis_scripts import PURGE, PURGE_END, TRIM
+
+STEP_ENTRIES = 256  # entries a step of trim
+STEP_CHUNKS = 512  # chunks a step removes, unless one object alone has more
+DELETED_MARK_SECONDS = 30 * 24 * 3600  # a server that slept longer is told "lost" instead of "deleted"
+
+
+async def trim(link: Link, uid: str) -> int:
+    """Remove entries and their objects up to the previous snapshot's position; answers how many entries."""
+    previous, trimmed = await link.call("HMGET", run_key(uid), "previous", "trimmed")
+    if previous is None:
+        return 0
+    target, done, removed = snapshot_record(previous).position, int(trimmed or b"0"), 0
+    while done < target:
+        upto = min(target, done + STEP_ENTRIES)
+        reply = await link.call("ZRANGEBYSCORE", objects_key(uid), "-inf", str(upto), "WITHSCORES")
+        named = [
+            (ObjectRef.parse(ref.decode()), int(score)) for ref, score in zip(reply[::2], reply[1::2], strict=True)
+        ]
+        upto = _last_position_of_step(named, upto)
+        refs = [ref for ref, position in named if position <= upto]
+        keys = [run_key(uid), journal_key(uid), objects_key(uid)]
+        arguments = [str(upto)]
+        for ref in refs:
+            keys += chunk_keys(uid, ref)
+            arguments += [str(ref), str(ref.chunks)]
+        count = await link.run(TRIM, keys, arguments)
+        if count < 0:  # deleted meanwhile
+            break
+        removed += count
+        done = upto
+    return removed
+
+
+def _last_position_of_step(named: list[tuple[ObjectRef, int]], upto: int) -> int:
+    """Less than `upto` where the objects up to there have too many chunks for one step."""
+    chunks, before = 0, 0
+    for ref, position in named:
+        chunks += ref.chunks
+        if chunks > STEP_CHUNKS and before:
+            return before if before < position else position
+        before = position
+    return upto
+
+
+async def purge(link: Link, uid: str) -> None:
+    """Remove all keys of a run that is marked deleted. May be interrupted anywhere, and run twice at once."""
+    run, objects = run_key(uid), objects_key(uid)
+    while refs := await link.call("ZRANGE", objects, "0", "63"):
+        if not await _purge_objects(link, uid, [ObjectRef.parse(ref.decode()) for ref in refs]):
+            return
+    snapshots = await link.call("HMGET", run, "newest", "previous")
+    images = [snapshot_record(text).object for text in snapshots if text is not None]
+    if images and not await _purge_objects(link, uid, images):
+        return
+    keys = (run, objects, journal_key(uid), DELETING)
+    await link.run(PURGE_END, keys, (uid, str(DELETED_MARK_SECONDS)))
+
+
+async def _purge_objects(link: Link, uid: str, refs: list[ObjectRef]) -> bool:
+    keys = [run_key(uid), objects_key(uid)]
+    for ref in refs:
+        keys += chunk_keys(uid, ref)
+    return bool(await link.run(PURGE, keys, [str(ref) for ref in refs]))

@@ -1,0 +1,271 @@
+"""The store in a Redis (6.2 or newer, or Valkey): several servers share it, and its death takes none of them down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from .place import redis_place
+from .protocols import RunAbsent, StoreUnavailable, StoreUnfit
+from .records import (
+    DURABILITY_LEVELS,
+    Appended,
+    AppendResult,
+    CatalogueRecord,
+    Durability,
+    Head,
+    HeadMoved,
+    ObjectRef,
+    ObjectsMissing,
+    Record,
+    RunGone,
+    SnapshotRecord,
+    require_next,
+)
+from .redis_keys import (
+    CATALOGUE,
+    DELETING,
+    NAMES,
+    catalogue_record,
+    catalogue_text,
+    chunk_keys,
+    chunk_lengths,
+    entry_fields,
+    entry_record,
+    journal_key,
+    object_of_chunk,
+    objects_key,
+    run_key,
+    snapshot_record,
+    snapshot_text,
+)
+from .redis_link import Link, StoreRefused
+from .redis_objects import RedisObjects
+from .redis_removal import purge, trim
+from .redis_scripts import APPEND, CREATE, DELETE, PUBLISH
+from .redis_settings import Settings, memory_share, read_settings
+
+log = logging.getLogger("gradserve.store")
+
+COMMAND_LANES = 8  # connections for small commands: Redis runs one at a time, more would only queue there
+BULK_LANES = 4  # connections for objects
+READ_STEP_ENTRIES = 64  # entries a reply, 4 MiB at most: Redis stalls no longer than on one chunk
+READ_BYTES_MAX = 16 << 20  # inline payloads a read
+PRESSURE_SECONDS = 1.0  # how old an answer of `memory_pressure` may be
+
+
+class RedisStore:
+    """`Store` on Redis. Safe to use from any number of tasks of one event loop."""
+
+    def __init__(self, url: str, durability: Durability) -> None:
+        self.kind: Literal["redis"] = "redis"
+        self.url = redis_place(url)
+        self._wanted = durability
+        self._link = Link(url, lanes_max=COMMAND_LANES, on_loss=self._connection_lost)
+        self._bulk = Link(url, lanes_max=BULK_LANES, on_loss=self._connection_lost)
+        self._objects = RedisObjects(self._bulk)
+        self._settings: Settings | None = None  # None: not read since the last loss of a connection
+        self._durability: Durability = "memory"
+        self._verifying = asyncio.Lock()
+        self._pressure, self._pressure_at = 0.0, float("-inf")
+
+    @property
+    def durability(self) -> Durability:
+        """The level that Redis' settings gave when they were last read."""
+        return self._durability
+
+    async def open(self) -> None:
+        """Read the settings, resume interrupted deletes."""
+        try:
+            await self._verify()
+        except StoreRefused as refusal:
+            raise StoreUnfit(f"{refusal}: put the user and password of {self.url} into the store's URL") from refusal
+
+    async def check(self) -> None:
+        """PING; the settings as well if a connection broke since they were read."""
+        if self._settings is None:
+            await self.open()
+        else:
+            await self._link.call("PING")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._link.close()
+        await self._bulk.close()
+
+    async def memory_pressure(self) -> float:
+        """used_memory / maxmemory."""
+        now = time.monotonic()
+        if now - self._pressure_at >= PRESSURE_SECONDS:
+            self._pressure_at = now  # first: others that ask meanwhile get the last answer
+            self._pressure = await memory_share(self._link)
+        return self._pressure
+
+    def _connection_lost(self) -> None:
+        self._settings = None  # what answers next may be another Redis, set up in another way
+
+    async def _verify(self) -> None:
+        async with self._verifying:
+            settings = await read_settings(self._link)
+            settings.require_fit()
+            self._durability = settings.durability
+            if DURABILITY_LEVELS.index(settings.durability) < DURABILITY_LEVELS.index(self._wanted):
+                log.warning("%s gives durability %r, wanted is %r", self.url, settings.durability, self._wanted)
+            for uid in await self._link.call("SMEMBERS", DELETING):
+                await purge(self._link, uid.decode())
+            self._settings = settings
+
+    async def _fit(self) -> None:
+        """Before every write: the settings are known. Costs nothing unless a connection broke."""
+        if self._settings is None:
+            try:
+                await self._verify()
+            except StoreUnfit as unfit:
+                raise StoreUnavailable(str(unfit)) from unfit
+
+    # Catalogue
+
+    async def create(self, record: CatalogueRecord) -> CatalogueRecord:
+        """See `Store.create`. A uid that was ever used is not used again."""
+        await self._fit()
+        keys = (CATALOGUE, NAMES, run_key(record.uid))
+        kept = await self._link.run(CREATE, keys, (record.name, catalogue_text(record), record.genesis))
+        if kept is None:
+            raise ValueError(f"uid {record.uid} is taken")
+        return catalogue_record(record.name, kept)
+
+    async def find(self, name: str) -> CatalogueRecord | None:
+        """See `Store.find`."""
+        kept = await self._link.call("HGET", CATALOGUE, name)
+        return None if kept is None else catalogue_record(name, kept)
+
+    async def names(self, *, after: str = "", limit: int = 100) -> list[CatalogueRecord]:
+        """See `Store.names`. A run deleted between the two questions is left out."""
+        start = f"({after}" if after else "-"
+        found = await self._link.call("ZRANGEBYLEX", NAMES, start, "+", "LIMIT", "0", str(limit))
+        if not found:
+            return []
+        kept = await self._link.call("HMGET", CATALOGUE, *found)
+        records = [catalogue_record(name.decode(), text) for name, text in zip(found, kept, strict=True) if text]
+        return [record for record in records if not record.deleted]
+
+    async def delete(self, name: str, uid: str) -> bool:
+        """See `Store.delete`. True as soon as the mark is set: if Redis goes away then, the keys go later."""
+        await self._fit()
+        if not await self._link.run(DELETE, (CATALOGUE, NAMES, DELETING, run_key(uid)), (name, uid)):
+            return False
+        try:
+            await purge(self._link, uid)
+        except StoreUnavailable as trouble:
+            log.warning("removing run %s is interrupted (%s) and goes on after the reconnect", uid, trouble)
+        return True
+
+    # The chain
+
+    async def head(self, uid: str) -> Head:
+        """See `Store.head`. One round trip."""
+        return self._head(uid, await self._link.call("HMGET", run_key(uid), "position", "head", "deleted"))
+
+    def _head(self, uid: str, reply: list[bytes | None]) -> Head:
+        position, digest, deleted = reply
+        if deleted is not None or position is None or digest is None:
+            raise RunAbsent(uid, deleted=deleted is not None)
+        return Head(int(position), digest)
+
+    async def append(self, uid: str, expected: Head, records: Sequence[Record]) -> AppendResult:
+        """See `Store.append`. One round trip."""
+        require_next(expected, records)
+        if self._settings is None:
+            await self._fit()
+        keys = [run_key(uid), journal_key(uid), objects_key(uid)]
+        lengths: list[bytes] = []
+        for record in records:
+            if record.object is not None:
+                keys += chunk_keys(uid, record.object)
+                lengths += chunk_lengths(record.object)
+        last = records[-1]
+        front = (expected.hash, b"%d" % last.position, last.hash, b"%d" % len(lengths), b"%d" % len(records))
+        entries = [field for record in records for field in entry_fields(record)]
+        reply = await self._link.run(APPEND, keys, [*front, *lengths, *entries])
+        return _append_result(reply)
+
+    async def read(self, uid: str, *, after: int, limit: int) -> list[Record]:
+        """See `Store.read`. In steps, so that no reply holds Redis or the loop for long."""
+        key, records, size = journal_key(uid), list[Record](), 0
+        while True:
+            count = min(READ_STEP_ENTRIES, limit - len(records))
+            state = ("HMGET", run_key(uid), "position", "head", "deleted")
+            head, found = await self._link.calls(state, ("XRANGE", key, f"{after + 1}-0", "+", "COUNT", str(count)))
+            self._head(uid, head)
+            step = [entry_record(entry) for entry in found]
+            records += step
+            size += sum(len(record.inline) for record in step)
+            if len(step) < count or len(records) >= limit or size >= READ_BYTES_MAX:
+                return records
+            after = step[-1].position
+
+    # Objects
+
+    async def put_object(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:
+        """See `Store.put_object`."""
+        await self._fit()
+        return await self._objects.put(uid, pieces)
+
+    async def get_object(self, uid: str, ref: ObjectRef) -> memoryview:
+        """See `Store.get_object`."""
+        return await self._objects.get(uid, ref)
+
+    async def discard_object(self, uid: str, ref: ObjectRef) -> None:
+        """See `Store.discard_object`."""
+        await self._objects.discard(uid, ref)
+
+    # Snapshots
+
+    async def snapshots(self, uid: str) -> list[SnapshotRecord]:
+        """See `Store.snapshots`."""
+        fields = ("position", "head", "deleted", "newest", "previous")
+        *head, newest, previous = await self._link.call("HMGET", run_key(uid), *fields)
+        self._head(uid, head)
+        return [snapshot_record(text) for text in (newest, previous) if text is not None]
+
+    async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
+        """See `Store.publish`. If the newest is `expected`, so is the one before it: publish alone changes both."""
+        await self._fit()
+        try:
+            kept = await self.snapshots(uid)
+        except RunAbsent:
+            return False
+        newest = kept[0] if kept else None
+        if newest != expected or (newest is not None and snapshot.position <= newest.position):
+            return False
+        keys = [run_key(uid), journal_key(uid), objects_key(uid), *chunk_keys(uid, snapshot.object)]
+        dropped = b""
+        if len(kept) == 2:
+            keys += chunk_keys(uid, kept[1].object)
+            dropped = str(kept[1].object).encode()
+        lengths = chunk_lengths(snapshot.object)
+        position = b"%d" % snapshot.position
+        before = snapshot_text(expected) if expected is not None else b""
+        front = (before, snapshot_text(snapshot), position, snapshot.hash, dropped, b"%d" % len(lengths))
+        return bool(await self._link.run(PUBLISH, keys, [*front, *lengths]))
+
+    async def trim(self, uid: str) -> int:
+        """See `Store.trim`."""
+        await self._fit()
+        return await trim(self._link, uid)
+
+
+def _append_result(reply: list[bytes]) -> AppendResult:
+    match reply:
+        case [b"appended"]:
+            return Appended()
+        case [b"moved", position, digest]:
+            return HeadMoved(Head(int(position), digest))
+        case [b"missing", *keys]:
+            return ObjectsMissing(tuple(dict.fromkeys(object_of_chunk(key) for key in keys)))
+        case [b"gone", deleted]:
+            return RunGone(deleted == b"1")
+    raise AssertionError(reply)

@@ -1,0 +1,242 @@
+"""What an SQLite store does inside a transaction. Every function checks all it has to before its first write."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from .object_files import ObjectFiles
+from .protocols import RunAbsent
+from .records import (
+    Appended,
+    AppendResult,
+    CatalogueRecord,
+    Head,
+    HeadMoved,
+    ObjectRef,
+    ObjectsMissing,
+    Record,
+    RunGone,
+    SnapshotRecord,
+)
+from .sqlite_schema import (
+    LIVING,
+    MARKED,
+    REMOVED,
+    catalogue_record,
+    entry_record,
+    position_of,
+    snapshot_record,
+    span,
+)
+
+STEP_ENTRIES = 256  # entries removed in one transaction: others wait for it
+READ_BYTES_MAX = 16 << 20  # inline payloads a read
+
+_NAME_COLUMNS = "name, uid, creation, genesis, created_at, deleted"
+
+
+def nothing(db: sqlite3.Connection) -> None:
+    """One cheap question."""
+    db.execute("SELECT 1").fetchone()
+
+
+def create(db: sqlite3.Connection, record: CatalogueRecord) -> CatalogueRecord:
+    """Bind the name unless it stands for a living run; a uid that was ever used stays used."""
+    kept = find(db, record.name)
+    used = db.execute("SELECT 1 FROM runs WHERE uid = ?", (record.uid,)).fetchone()
+    if kept is not None and (not kept.deleted or used):
+        return kept
+    if used:
+        raise ValueError(f"uid {record.uid} is taken")
+    row = (record.name, record.uid, record.creation, record.genesis, record.created_at)
+    db.execute(f"INSERT OR REPLACE INTO names ({_NAME_COLUMNS}) VALUES (?, ?, ?, ?, ?, 0)", row)
+    db.execute("INSERT INTO runs (uid, genesis) VALUES (?, ?)", (record.uid, record.genesis))
+    return record
+
+
+def find(db: sqlite3.Connection, name: str) -> CatalogueRecord | None:
+    """The record of a name."""
+    row = db.execute(f"SELECT {_NAME_COLUMNS} FROM names WHERE name = ?", (name,)).fetchone()
+    return None if row is None else catalogue_record(row)
+
+
+def names(db: sqlite3.Connection, after: str, limit: int) -> list[CatalogueRecord]:
+    """Living runs behind `after`, in the order of their names' UTF-8 bytes."""
+    where = "name > ? AND NOT deleted ORDER BY name LIMIT ?"
+    return [
+        catalogue_record(row) for row in db.execute(f"SELECT {_NAME_COLUMNS} FROM names WHERE {where}", (after, limit))
+    ]
+
+
+def mark(db: sqlite3.Connection, name: str, uid: str) -> bool:
+    """Mark a run deleted and free its name, if the name still stands for it."""
+    if not db.execute("UPDATE names SET deleted = 1 WHERE name = ? AND uid = ? AND NOT deleted", (name, uid)).rowcount:
+        return False
+    db.execute("UPDATE runs SET state = ? WHERE uid = ?", (MARKED, uid))
+    return True
+
+
+def marked(db: sqlite3.Connection) -> list[str]:
+    """Runs whose delete was interrupted."""
+    return [uid for (uid,) in db.execute("SELECT uid FROM runs WHERE state = ?", (MARKED,))]
+
+
+def purge_step(db: sqlite3.Connection, uid: str) -> bool:
+    """Remove some rows of a marked run; answers whether there were any."""
+    row = db.execute("SELECT number FROM runs WHERE uid = ? AND state = ?", (uid, MARKED)).fetchone()
+    if row is None:
+        return False
+    first, end = span(row[0])
+    chosen = "SELECT place FROM entries WHERE place >= ? AND place < ? LIMIT ?"
+    removed = db.execute(f"DELETE FROM entries WHERE place IN ({chosen})", (first, end, STEP_ENTRIES)).rowcount
+    db.execute("DELETE FROM snapshots WHERE place >= ? AND place < ?", (first, end))
+    return removed > 0
+
+
+def purge_end(db: sqlite3.Connection, uid: str) -> None:
+    """The mark stays for good: late writes are told that the run was deleted."""
+    db.execute("UPDATE runs SET state = ? WHERE uid = ? AND state = ?", (REMOVED, uid, MARKED))
+
+
+def named_objects(db: sqlite3.Connection) -> dict[str, set[str]]:
+    """Of every living run the ids of objects that an entry or a snapshot names."""
+    numbers: dict[int, str] = dict(db.execute("SELECT number, uid FROM runs WHERE state = ?", (LIVING,)))
+    named: dict[str, set[str]] = {uid: set() for uid in numbers.values()}
+    both = "SELECT place, object FROM entries WHERE object IS NOT NULL UNION ALL SELECT place, object FROM snapshots"
+    for place, text in db.execute(both):
+        uid = numbers.get(place // span(1)[0])
+        if uid is not None:
+            named[uid].add(ObjectRef.parse(text).id)
+    return named
+
+
+def head(db: sqlite3.Connection, uid: str) -> Head:
+    """The last entry, or the genesis hash. Trimming always leaves the last entry."""
+    number, genesis = _living(db, uid)
+    row = db.execute(
+        "SELECT place, hash FROM entries WHERE place >= ? AND place < ? ORDER BY place DESC LIMIT 1", span(number)
+    ).fetchone()
+    return Head(0, genesis) if row is None else Head(position_of(row[0]), row[1])
+
+
+def append(
+    db: sqlite3.Connection, files: ObjectFiles, uid: str, expected: Head, records: Sequence[Record]
+) -> AppendResult:
+    """Compare-and-append on the head hash."""
+    try:
+        number, _ = _living(db, uid)
+        current = head(db, uid)
+    except RunAbsent as absent:
+        return RunGone(absent.deleted)
+    if current.hash != expected.hash:
+        return HeadMoved(current)
+    objects = [record.object for record in records if record.object is not None]
+    missing = dict.fromkeys(ref.id for ref in objects if not files.complete(uid, ref))
+    if missing:
+        return ObjectsMissing(tuple(missing))
+    first, _ = span(number)
+    db.executemany(
+        "INSERT INTO entries (place, hash, header, inline, object) VALUES (?, ?, ?, ?, ?)",
+        (
+            (
+                first + record.position,
+                record.hash,
+                record.header,
+                record.inline,
+                str(record.object) if record.object else None,
+            )
+            for record in records
+        ),
+    )
+    return Appended()
+
+
+def read(db: sqlite3.Connection, uid: str, after: int, limit: int) -> list[Record]:
+    """Entries behind a position."""
+    number, _ = _living(db, uid)
+    first, end = span(number)
+    rows = db.execute(
+        "SELECT place, hash, header, inline, object FROM entries WHERE place > ? AND place < ? ORDER BY place LIMIT ?",
+        (first + after, end, limit),
+    )
+    records, size = list[Record](), 0
+    for row in rows:
+        records.append(entry_record(row))
+        size += len(records[-1].inline)
+        if size >= READ_BYTES_MAX:
+            break
+    return records
+
+
+def snapshots(db: sqlite3.Connection, uid: str) -> list[SnapshotRecord]:
+    """Newest first."""
+    number, _ = _living(db, uid)
+    rows = db.execute(
+        "SELECT place, hash, object, digest FROM snapshots WHERE place >= ? AND place < ? ORDER BY place DESC LIMIT 2",
+        span(number),
+    )
+    return [snapshot_record(row) for row in rows]
+
+
+def publish(
+    db: sqlite3.Connection, files: ObjectFiles, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord
+) -> tuple[bool, list[str]]:
+    """Compare-and-set; also answers the ids of objects that nothing names any more."""
+    try:
+        number, genesis = _living(db, uid)
+    except RunAbsent:
+        return False, []
+    kept = snapshots(db, uid)
+    newest = kept[0] if kept else None
+    if newest != expected or (newest is not None and snapshot.position <= newest.position):
+        return False, []
+    first, _ = span(number)
+    row = db.execute("SELECT hash FROM entries WHERE place = ?", (first + snapshot.position,)).fetchone()
+    hash_there = genesis if snapshot.position == 0 else row and row[0]
+    if hash_there != snapshot.hash or not files.complete(uid, snapshot.object):
+        return False, []
+    db.execute(
+        "INSERT INTO snapshots (place, hash, object, digest) VALUES (?, ?, ?, ?)",
+        (first + snapshot.position, snapshot.hash, str(snapshot.object), snapshot.digest),
+    )
+    if len(kept) < 2:
+        return True, []
+    db.execute("DELETE FROM snapshots WHERE place = ?", (first + kept[1].position,))
+    return True, _unnamed(db, [str(kept[1].object)])
+
+
+def trim_step(db: sqlite3.Connection, uid: str) -> tuple[int, list[str]]:
+    """Remove some entries up to the previous snapshot's position: how many, and the objects that only they named."""
+    try:
+        kept = snapshots(db, uid)
+        number, _ = _living(db, uid)
+    except RunAbsent:
+        return 0, []
+    if len(kept) < 2:
+        return 0, []
+    first, _ = span(number)
+    rows = db.execute(
+        "SELECT place, object FROM entries WHERE place >= ? AND place <= ? ORDER BY place LIMIT ?",
+        (first, first + kept[1].position, STEP_ENTRIES),
+    ).fetchall()
+    if not rows:
+        return 0, []
+    db.execute("DELETE FROM entries WHERE place >= ? AND place <= ?", (first, rows[-1][0]))
+    return len(rows), _unnamed(db, [named for _, named in rows if named is not None])
+
+
+def _unnamed(db: sqlite3.Connection, objects: list[str]) -> list[str]:
+    """Ids of those that no entry and no snapshot names."""
+    question = (
+        "SELECT EXISTS (SELECT 1 FROM entries WHERE object = ?1) OR EXISTS (SELECT 1 FROM snapshots WHERE object = ?1)"
+    )
+    return [ObjectRef.parse(text).id for text in objects if not db.execute(question, (text,)).fetchone()[0]]
+
+
+def _living(db: sqlite3.Connection, uid: str) -> tuple[int, bytes]:
+    row = db.execute("SELECT number, genesis, state FROM runs WHERE uid = ?", (uid,)).fetchone()
+    if row is None or row[2] != LIVING:
+        raise RunAbsent(uid, deleted=row is not None)
+    number, genesis, _ = row
+    return number, genesis

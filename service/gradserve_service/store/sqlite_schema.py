@@ -1,0 +1,88 @@
+"""Tables of an SQLite store, and how its connection is set up."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from .protocols import StoreUnfit
+from .records import CatalogueRecord, Durability, ObjectRef, Record, SnapshotRecord
+
+SCHEMA_VERSION = 1
+PAGE_BYTES = 16 << 10  # measured: best for payloads of 40 KB, and small entries do not pay for it
+POSITION_BITS = 40  # of an entry's row number; the rest is the run's: one B-tree, each run's entries side by side
+SYNCHRONOUS: dict[Durability, str] = {"memory": "OFF", "journal": "NORMAL", "fsync": "FULL"}
+
+LIVING, MARKED, REMOVED = 0, 1, 2  # runs.state: marked runs are deleted, their rows and files are on the way out
+
+_SCHEMA = f"""
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, genesis BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE names (
+    name TEXT PRIMARY KEY, uid TEXT NOT NULL, creation BLOB NOT NULL, genesis BLOB NOT NULL,
+    created_at INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE entries (
+    place INTEGER PRIMARY KEY, hash BLOB NOT NULL, header BLOB NOT NULL, inline BLOB NOT NULL, object TEXT
+);
+CREATE INDEX entry_objects ON entries (object) WHERE object IS NOT NULL;
+CREATE TABLE snapshots (
+    place INTEGER PRIMARY KEY, hash BLOB NOT NULL, object TEXT NOT NULL, digest TEXT NOT NULL
+);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+def connect(path: Path, durability: Durability) -> sqlite3.Connection:
+    """Open or create the database. Raises StoreUnfit with what to do."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
+    except sqlite3.Error as error:
+        raise StoreUnfit(f"{path} cannot be opened ({error}): its directory must be there and writable") from error
+    try:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[durability]}")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise StoreUnfit(
+                f"{path} has layout {version}, this release knows {SCHEMA_VERSION}: use the one that wrote it"
+            )
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreUnfit(f"{path} is not a database of Gradserve ({error}): name another file") from error
+    except StoreUnfit:
+        connection.close()
+        raise
+    return connection
+
+
+def span(number: int) -> tuple[int, int]:
+    """Row numbers of a run's entries (and snapshots): from, up to and without."""
+    return number << POSITION_BITS, (number + 1) << POSITION_BITS
+
+
+def position_of(place: int) -> int:
+    """The position in a row number."""
+    return place & ((1 << POSITION_BITS) - 1)
+
+
+def entry_record(row: tuple[int, bytes, bytes, bytes, str | None]) -> Record:
+    """A row of `entries`."""
+    place, digest, header, inline, named = row
+    return Record(position_of(place), digest, header, inline, ObjectRef.parse(named) if named else None)
+
+
+def snapshot_record(row: tuple[int, bytes, str, str]) -> SnapshotRecord:
+    """A row of `snapshots`."""
+    place, digest, named, image = row
+    return SnapshotRecord(position_of(place), digest, ObjectRef.parse(named), image)
+
+
+def catalogue_record(row: tuple[str, str, bytes, bytes, int, int]) -> CatalogueRecord:
+    """A row of `names`."""
+    name, uid, creation, genesis, created_at, deleted = row
+    return CatalogueRecord(name, uid, creation, genesis, created_at, bool(deleted))

@@ -1,0 +1,190 @@
+"""The store in an SQLite database and files beside it: nothing to install, one server owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from . import sqlite_runs as runs
+from .lock_file import LockFile
+from .object_files import ObjectFiles, trouble
+from .protocols import StoreUnavailable, StoreUnfit
+from .records import (
+    Appended,
+    AppendResult,
+    CatalogueRecord,
+    Durability,
+    Head,
+    ObjectRef,
+    Record,
+    SnapshotRecord,
+    require_next,
+)
+from .sqlite_schema import connect
+from .sqlite_thread import DatabaseThread
+
+Result = TypeVar("Result")
+
+FILE_THREADS = 2  # reads and writes of large files: a disk gains nothing from more
+
+
+class SqliteStore:
+    """`Store` on SQLite. Belongs to the event loop on which it was opened."""
+
+    def __init__(self, path: Path, durability: Durability) -> None:
+        self.kind: Literal["sqlite"] = "sqlite"
+        self.url = f"sqlite:///{path}"
+        self.durability: Durability = durability
+        self.path = path
+        self._lock = LockFile(path.with_name(f"{path.name}.lock"))
+        self._files = ObjectFiles(path.with_name(f"{path.name}-objects"), sync=durability == "fsync")
+        self._file_threads: ThreadPoolExecutor | None = None
+        self._thread: DatabaseThread | None = None
+        # One process owns the database, so what was committed last is known. Written by the thread, read by the loop.
+        self._heads: dict[str, Head] = {}
+
+    async def open(self) -> None:
+        """Lock, connect, sweep what a crash left behind, resume interrupted deletes."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise StoreUnfit(f"{self.path} cannot be used: {error}") from error
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="gradserve-files")
+        self._thread = DatabaseThread(lambda: connect(self.path, self.durability), self._heads.clear)
+        try:
+            await self._thread.start()
+            for uid in await self._thread.submit(runs.marked):
+                await self._purge(uid)
+            named = await self._thread.submit(runs.named_objects)
+            await self._in_files(self._files.sweep, named.get)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def check(self) -> None:
+        """The thread answers."""
+        await self._submit(runs.nothing)
+
+    async def close(self) -> None:
+        """Finish what was asked for, close the database, release the lock."""
+        if self._file_threads is not None:
+            await asyncio.to_thread(self._file_threads.shutdown)
+        if self._thread is not None:
+            await self._thread.close()
+        self._file_threads = self._thread = None
+        self._heads.clear()
+        self._lock.release()
+
+    async def memory_pressure(self) -> float:
+        """A disk has no limit that is known before it is met."""
+        return 0.0
+
+    # Catalogue
+
+    async def create(self, record: CatalogueRecord) -> CatalogueRecord:
+        """See `Store.create`. A uid that was ever used is not used again."""
+        return await self._submit(lambda db: runs.create(db, record))
+
+    async def find(self, name: str) -> CatalogueRecord | None:
+        """See `Store.find`."""
+        return await self._submit(lambda db: runs.find(db, name))
+
+    async def names(self, *, after: str = "", limit: int = 100) -> list[CatalogueRecord]:
+        """See `Store.names`."""
+        return await self._submit(lambda db: runs.names(db, after, limit))
+
+    async def delete(self, name: str, uid: str) -> bool:
+        """See `Store.delete`."""
+        if not await self._submit(lambda db: runs.mark(db, name, uid), lambda _: self._forget(uid)):
+            return False
+        await self._purge(uid)
+        return True
+
+    def _forget(self, uid: str) -> None:
+        self._heads.pop(uid, None)
+
+    async def _purge(self, uid: str) -> None:
+        while await self._submit(lambda db: runs.purge_step(db, uid)):
+            pass
+        await self._in_files(self._files.discard_run, uid)
+        await self._submit(lambda db: runs.purge_end(db, uid))
+
+    # The chain
+
+    async def head(self, uid: str) -> Head:
+        """See `Store.head`. From memory, except the first time."""
+        known = self._heads.get(uid)
+        if known is not None:
+            return known
+        return await self._submit(lambda db: runs.head(db, uid), lambda head: self._heads.__setitem__(uid, head))
+
+    async def append(self, uid: str, expected: Head, records: Sequence[Record]) -> AppendResult:
+        """See `Store.append`. Shares its transaction with whatever else is waiting."""
+        require_next(expected, records)
+        last = Head(records[-1].position, records[-1].hash)
+
+        def committed(result: AppendResult) -> None:
+            if isinstance(result, Appended):
+                self._heads[uid] = last
+
+        return await self._submit(lambda db: runs.append(db, self._files, uid, expected, records), committed)
+
+    async def read(self, uid: str, *, after: int, limit: int) -> list[Record]:
+        """See `Store.read`."""
+        return await self._submit(lambda db: runs.read(db, uid, after, limit))
+
+    # Objects
+
+    async def put_object(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:
+        """See `Store.put_object`."""
+        return await self._in_files(self._files.put, uid, pieces)
+
+    async def get_object(self, uid: str, ref: ObjectRef) -> memoryview:
+        """See `Store.get_object`."""
+        return await self._in_files(self._files.get, uid, ref)
+
+    async def discard_object(self, uid: str, ref: ObjectRef) -> None:
+        """See `Store.discard_object`."""
+        await self._in_files(self._files.discard, uid, [ref.id])
+
+    # Snapshots
+
+    async def snapshots(self, uid: str) -> list[SnapshotRecord]:
+        """See `Store.snapshots`."""
+        return await self._submit(lambda db: runs.snapshots(db, uid))
+
+    async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
+        """See `Store.publish`."""
+        published, unnamed = await self._submit(lambda db: runs.publish(db, self._files, uid, expected, snapshot))
+        await self._in_files(self._files.discard, uid, unnamed)
+        return published
+
+    async def trim(self, uid: str) -> int:
+        """See `Store.trim`. Files go after the commit that takes their names; the sweep gets what a crash leaves."""
+        removed = 0
+        while True:
+            count, unnamed = await self._submit(lambda db: runs.trim_step(db, uid))
+            await self._in_files(self._files.discard, uid, unnamed)
+            removed += count
+            if not count:
+                return removed
+
+    async def _submit(
+        self, work: Callable[[sqlite3.Connection], Result], committed: Callable[[Result], None] | None = None
+    ) -> Result:
+        if self._thread is None:
+            raise StoreUnavailable("the store is not open")
+        return await self._thread.submit(work, committed)
+
+    async def _in_files(self, work: Callable[..., Result], *arguments: object) -> Result:
+        if self._file_threads is None:
+            raise StoreUnavailable("the store is not open")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._file_threads, work, *arguments)
+        except OSError as error:
+            raise trouble(error) from error
