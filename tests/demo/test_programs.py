@@ -63,6 +63,37 @@ def test_an_exception_in_the_block_ends_them_too(modules, tmp_path):
     assert program.popen.returncode is not None
 
 
+def test_an_interrupt_while_a_program_starts_loses_no_child(modules, tmp_path, monkeypatch):
+    """It waits until the child is written down, and then ends the block."""
+    start = programs.subprocess.Popen
+
+    def interrupted_start(*words, **options):
+        popen = start(*words, **options)
+        signal.raise_signal(signal.SIGINT)
+        return popen
+
+    def interrupted():
+        with Programs(tmp_path / "logs") as all_programs:
+            monkeypatch.setattr(programs.subprocess, "Popen", interrupted_start)
+            started.append(all_programs)
+            all_programs.start("p", modules("obedient", OBEDIENT))
+
+    started = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    [program] = started[0].started
+    assert program.popen.returncode == -signal.SIGTERM
+
+
+def test_an_interrupt_while_the_programs_end_waits(modules, tmp_path, monkeypatch):
+    """An impatient second Ctrl-C."""
+    end = Programs.end
+    monkeypatch.setattr(Programs, "end", lambda self, some: signal.raise_signal(signal.SIGINT) or end(self, some))
+    with Programs(tmp_path / "logs") as all_programs:
+        program = all_programs.start("p", modules("obedient", OBEDIENT))
+    assert program.popen.returncode == -signal.SIGTERM
+
+
 def test_the_signal_dispositions_are_as_before(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     with Programs(tmp_path / "logs"):

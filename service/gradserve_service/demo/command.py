@@ -91,18 +91,19 @@ def demo(
 
 
 def run_demo(console: Console, plan: Plan, store: str | None, durability: str | None, output: Path) -> Summary:
-    """Train alone, train with the workers, compare. Raises `DemoFailed`."""
+    """Train with the workers, train alone, compare. Raises `DemoFailed`."""
     output.mkdir(parents=True, exist_ok=True)
     batch = "its whole shard" if plan.batch_size is None else f"{plan.batch_size} rows"
     console.print(
         f"[bold]Digits[/], 1,797 images of 8 × 8 pixels, a quarter held out; a network of 64 × {plan.hidden} × 10; "
         f"{plan.epochs} epochs, a gradient sees {batch}.",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print("\n[bold]One loop[/] in one process: the baseline")
+    trace, weights, members, durability = train_together(console, plan, store, durability, output / "logs")
+    console.print("\n[bold]One loop[/] of one process, the same number of epochs: the baseline")
     with watcher(console, [plan.alone.total_updates]) as bars:
         baseline_accuracy, baseline = train_alone(plan.alone, bars.alone)
-    trace, weights, members, durability = train_together(console, plan, store, durability, output / "logs")
     digits = load_digits(plan.seed)
     summary = summarise(
         plan,
@@ -135,6 +136,7 @@ def train_together(
             f"\n[bold]{plan.workers} workers[/] over HTTP at {server.url}, store {url.split(':')[0]}, durability "
             f"{server.durability}",
             highlight=False,
+            soft_wrap=True,
         )
         crew = Crew(programs, server.program, server.url, plan)
         crew.get_ready()

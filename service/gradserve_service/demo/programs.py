@@ -22,6 +22,7 @@ __all__ = ["Program", "Programs"]
 
 END_SECONDS_MAX = 15.0  # a draining server writes a snapshot first
 LOG_LINES_SHOWN = 15
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 OF_OTHERS = ("GRADSERVE_", "RANK", "JOB_COMPLETION_INDEX")  # settings of another server, identity in another job
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -69,7 +70,7 @@ class Programs:
         """`python -m module words…` with pipes for stdin and stdout, and stderr in `<logs>/<name>.log`."""
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
-        with log.open("wb") as stderr:
+        with log.open("wb") as stderr, _signals_held(forget=False):  # an interrupt in between would lose a child
             popen = subprocess.Popen(
                 [sys.executable, "-m", module, *words],
                 stdin=subprocess.PIPE,
@@ -78,8 +79,8 @@ class Programs:
                 env=_environment(),
                 start_new_session=True,
             )
-        program = Program(name, popen, log)
-        self.started.append(program)
+            program = Program(name, popen, log)
+            self.started.append(program)
         return program
 
     def end(self, programs: Sequence[Program]) -> None:
@@ -105,19 +106,23 @@ class Programs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _undisturbed():  # an impatient second Ctrl-C must not leave a child behind
+        with _signals_held(forget=True):  # an impatient second Ctrl-C must not leave a child behind
             self.end(self.started[1:])
             self.end(self.started[:1])  # the server is the first: the workers end while it still answers
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+def _signals_held(*, forget: bool) -> Iterator[None]:
+    """Signals that end the demo wait until the block is over; then they are raised again, or forgotten."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING_SIGNALS}
     try:
         yield
     finally:
         for number, action in before.items():
             signal.signal(number, action)
+        if came and not forget:
+            signal.raise_signal(came[0])
 
 
 def _environment() -> dict[str, str]:
