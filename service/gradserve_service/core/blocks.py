@@ -23,10 +23,11 @@ __all__ = [
     "SUM_CHUNK",
     "Array",
     "RunAll",
-    "Scratch",
+    "give_back",
     "in_turn",
     "share_out",
     "sum_of_squares",
+    "take_scratch",
 ]
 
 Array = NDArray[Any]  # one-dimensional, float32 in the service, any real float in checks of the formulas
@@ -71,31 +72,27 @@ def share_out(pieces: Sequence[_Piece], work: Callable[[Iterable[_Piece]], None]
     run_all([lambda: work(taken())] * min(len(waiting), LANES_MAX))
 
 
-class Scratch:
-    """`with Scratch(rows, elements, dtype) as a:` — `rows` vectors to write on, their content arbitrary.
+def take_scratch(rows: int, elements: int, dtype: DTypeLike) -> list[Array]:
+    """`rows` vectors to write on, their content arbitrary, from the spare buffers where possible.
 
-    Memory comes from the spare buffers where possible: an update of a million parameters would spend a tenth of its
-    time on fresh pages.
+    Whoever is done gives them back; after an error they are simply garbage. Without spare buffers an update of a
+    million parameters would spend a tenth of its time on fresh pages.
     """
+    if not rows:
+        return []
+    size, taken = elements * np.dtype(dtype).itemsize, []
+    for _ in range(rows):
+        try:
+            buffer = _spare.pop()
+        except IndexError:
+            buffer = np.empty(size, np.uint8)
+        taken.append((buffer if buffer.size >= size else np.empty(size, np.uint8))[:size].view(dtype))
+    return taken
 
-    __slots__ = ("_buffers", "_dtype", "_elements", "_rows")
 
-    def __init__(self, rows: int, elements: int, dtype: DTypeLike) -> None:
-        self._rows, self._elements, self._dtype = rows, elements, dtype
-        self._buffers: list[NDArray[np.uint8]] = []
-
-    def __enter__(self) -> list[Array]:
-        size = self._elements * np.dtype(self._dtype).itemsize if self._rows else 0
-        for _ in range(self._rows):
-            try:
-                buffer = _spare.pop()
-            except IndexError:
-                buffer = np.empty(size, np.uint8)
-            self._buffers.append(buffer if buffer.size >= size else np.empty(size, np.uint8))
-        return [buffer[:size].view(self._dtype) for buffer in self._buffers]
-
-    def __exit__(self, *_: object) -> None:
-        _spare.extend(self._buffers)
+def give_back(vectors: Iterable[Array]) -> None:
+    """Keep the memory of vectors from `take_scratch` for the next who needs some."""
+    _spare.extend(vector.base for vector in vectors if vector.base is not None)
 
 
 def sum_of_squares(vector: Array, run_all: RunAll = in_turn, prepare: Prepare | None = None) -> float:
@@ -111,8 +108,8 @@ def sum_of_squares(vector: Array, run_all: RunAll = in_turn, prepare: Prepare | 
 
     def work(chunks: Iterable[tuple[int, int]]) -> None:
         elements = min(SUM_CHUNK, vector.size)
-        narrow, wide = Scratch(1, elements, vector.dtype), Scratch(1, elements, np.float64)
-        with np.errstate(all="ignore"), narrow as (squares,), wide as (doubles,):
+        (squares,), (doubles,) = take_scratch(1, elements, vector.dtype), take_scratch(1, elements, np.float64)
+        with np.errstate(all="ignore"):
             for index, start in chunks:
                 x = vector[start : start + SUM_CHUNK]
                 a, b = squares[: x.size], doubles[: x.size]
@@ -121,6 +118,7 @@ def sum_of_squares(vector: Array, run_all: RunAll = in_turn, prepare: Prepare | 
                 np.multiply(x, x, a)
                 np.copyto(b, a)
                 sums[index] = float(np.add.reduce(b))
+        give_back((squares, doubles))
 
     share_out(chunks, work, run_all)
     total = 0.0

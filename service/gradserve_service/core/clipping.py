@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradserve.specs import ClipSpec, GlobalNorm, Value
+from gradserve.specs import ClipSpec
 
 from .blocks import Array, RunAll, sum_of_squares
 from .gradient import Gradient
@@ -41,9 +41,8 @@ class Clipped:
         """`x` after all stages, without the last factor: `x` itself when there are none, else written into `out`."""
         for stage in self.stages:
             if stage.factor != 1.0:
-                x = np.multiply(x, x.dtype.type(stage.factor), out)
-            bound = x.dtype.type(stage.bound)
-            x = np.minimum(np.maximum(x, -bound, out=out), bound, out=out)
+                x = np.multiply(x, stage.factor, out)
+            x = np.minimum(np.maximum(x, -stage.bound, out=out), stage.bound, out=out)
         return x
 
 
@@ -67,9 +66,9 @@ def clipped(clip: Sequence[ClipSpec], gradient: Gradient, run_all: RunAll) -> Cl
     factor, clip_scale = 1.0, 1.0
     norm: float | None = math.sqrt(gradient.sum_of_squares)  # of the stages, without the factor; None: not known
     for spec in clip:
-        if isinstance(spec, Value):
+        if spec.name == "value":
             stages, factor, norm = (*stages, Stage(factor, spec.value)), 1.0, None
-        elif isinstance(spec, GlobalNorm):
+        else:
             if norm is None:
                 so_far = Clipped(stages, 1.0, 1.0)
                 norm = math.sqrt(sum_of_squares(gradient.vector, run_all, so_far.prepare))

@@ -19,11 +19,11 @@ def resolve(schedule: ScheduleSpec | None, lr: float, k: int) -> tuple[float, fl
 
     `lr` is the optimizer's base rate. A momentum that is not None replaces `momentum` or `beta1` for that update.
     """
-    if isinstance(schedule, WarmupCosine):
+    if schedule is None or schedule.name == "constant":
+        return lr, None
+    if schedule.name == "warmup_cosine":
         return warmup_cosine(schedule, lr, k), None
-    if isinstance(schedule, Power):
-        return power(schedule, lr, k), None
-    return lr, None
+    return power(schedule, lr, k), None
 
 
 def warmup_cosine(schedule: WarmupCosine, lr: float, k: int) -> float:

@@ -6,7 +6,7 @@ on the gradient by its own normalisation. It is computed by the decider and writ
 
 from __future__ import annotations
 
-from gradserve.specs import Inverse, StalenessSpec
+from gradserve.specs import StalenessSpec
 
 __all__ = ["weight"]
 
@@ -21,6 +21,6 @@ def weight(spec: StalenessSpec, staleness: int) -> float:
 
     Source: the softest of the rules around Zhang et al. 2016 (staleness-aware async SGD), who use 1 / max(1, τ).
     """
-    if isinstance(spec, Inverse):
+    if spec.name == "inverse":
         return 1.0 / (1.0 + staleness)
     return 1.0

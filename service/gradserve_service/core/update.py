@@ -17,7 +17,7 @@ import numpy as np
 
 from gradserve.specs import ClipSpec
 
-from .blocks import BLOCK_ELEMENTS, Array, RunAll, Scratch, in_turn, share_out
+from .blocks import BLOCK_ELEMENTS, Array, RunAll, give_back, in_turn, share_out, take_scratch
 from .clipping import Clipped, clipped
 from .gradient import Gradient, Span
 from .optimizers.rule import Rule, Scalar
@@ -66,10 +66,10 @@ def apply_update(
     keep = 1.0 - lr * rule.weight_decay if rule.weight_decay_mode == "decoupled" else 1.0
     sweep = _Sweep(
         rule=rule,
-        numbers=(*rule.scalars(step, lr, 1.0 if l2 else factor), factor, l2, keep),
+        scalars=rule.scalars(step, lr, 1.0 if l2 else factor),
         clip=clip_plan,
-        l2=l2 != 0.0,
-        decoupled=keep != 1.0,
+        l2=(factor, l2) if l2 else None,
+        keep=keep if keep != 1.0 else None,
         gradient=gradient.vector,
         weights=weights,
         next_weights=next_weights,
@@ -93,10 +93,10 @@ class _Sweep:
     """What the blocks of one update share. `weights`, `next_weights` and the slots have the same length."""
 
     rule: Rule
-    numbers: tuple[float, ...]  # the rule's scalars; then gradient factor, L2 decay, what decoupled decay leaves
+    scalars: tuple[float, ...]
     clip: Clipped
-    l2: bool  # then the driver multiplies by the gradient factor, else the rule has folded it
-    decoupled: bool
+    l2: tuple[float, float] | None  # factor of the gradient and weight decay; without L2 the rule folds the factor
+    keep: float | None  # 1 - lr · weight decay; None without decoupled decay
     gradient: Array
     weights: Array
     next_weights: Array
@@ -105,14 +105,15 @@ class _Sweep:
 
     def lane(self, pieces: Iterable[_Piece]) -> None:
         """The pieces of one task, with scratch blocks of its own."""
-        own = 1 if self.clip.stages or self.l2 or self.decoupled else 0
-        scratch = Scratch(own + self.rule.scratch_blocks, self.block_elements, self.weights.dtype)
+        own = 1 if self.clip.stages or self.l2 or self.keep is not None else 0
+        blocks = take_scratch(own + self.rule.scratch_blocks, self.block_elements, self.weights.dtype)
         # Overflow is an outcome, as in torch. NumPy's error state belongs to the thread, so each lane sets it.
-        with np.errstate(all="ignore"), scratch as blocks:
-            c = _as_scalars(self.numbers, self.weights)
+        with np.errstate(all="ignore"):
+            c = _as_scalars(self.scalars, self.weights)
             for piece in pieces:
                 a = [block[: piece.length] for block in blocks]
                 self._compute(piece, c, a[:own], a[own:])
+        give_back(blocks)
 
     def _compute(self, piece: _Piece, c: Sequence[Scalar], own: Sequence[Array], spare: Sequence[Array]) -> None:
         """One block, from the gradient to the next weights."""
@@ -121,16 +122,16 @@ class _Sweep:
         if piece.gradient_start is None:
             np.copyto(u, w)
             return
-        *scalars, factor, l2, keep = c
         g = self.gradient[piece.gradient_start : piece.gradient_start + piece.length]
         if self.clip.stages:
             g = self.clip.prepare(g, own[0])
         if self.l2:
+            factor, decay = self.l2
             g = np.multiply(g, factor, own[0])
-            np.add(g, np.multiply(w, l2, u), g)
-        self.rule.change(scalars, g, w, [slot[here] for slot in self.slots], u, spare)
-        if self.decoupled:
-            w = np.multiply(w, keep, own[0])
+            np.add(g, np.multiply(w, decay, u), g)
+        self.rule.change(c, g, w, [slot[here] for slot in self.slots], u, spare)
+        if self.keep is not None:
+            w = np.multiply(w, self.keep, own[0])
         np.subtract(w, u, u)
 
 
