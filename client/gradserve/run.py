@@ -59,13 +59,16 @@ class Run:
         """What tells it from other runs of that name."""
         return self._key.uid
 
-    def worker(self, name: str | None = None, *, on_stale: OnStale = "refresh") -> Worker:
+    def worker(
+        self, name: str | None = None, *, on_stale: OnStale = "refresh", heartbeat_seconds: float | None = None
+    ) -> Worker:
         """A worker of this run; use it as a context manager.
 
         name      the worker's identity across restarts (its cursor is kept under it); default `worker-<rank>`, or
                   a random name when the environment gives no rank. One living process a name: a newer one fences this
         on_stale  what to do when a gradient is refused as too old: `refresh` drops it and pulls, `resubmit` sends it
                   again as if computed at the current weights, `raise` raises `StaleGradient`
+        heartbeat_seconds  how long it may be silent before it shows that it lives; default a third of its lease
         """
         metadata = {"host": socket.gethostname()}
         if self._rank is not None:
@@ -78,7 +81,7 @@ class Run:
             rank=self._rank or 0,
             metadata=metadata,
         )
-        return Worker(self._client, session, on_stale=on_stale)
+        return Worker(self._client, session, on_stale=on_stale, heartbeat_seconds=heartbeat_seconds)
 
     def pull(self, *, wait_seconds: float = 0.0) -> Weights:
         """The current weights; with a wait, as soon as they are newer than those pulled last.

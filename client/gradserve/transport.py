@@ -26,7 +26,7 @@ from .wire import allocate
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 120.0  # between two pieces of an answer or of an upload; what a long-poll may wait comes on top
-CHUNK_BYTES = 256 << 10  # a body's pieces: measured fastest for 100 MB (64 KiB +10 %, 1 MiB -2 %, whole +400 %)
+CHUNK_BYTES = 256 << 10  # measured on 100 MB: 64 KiB takes 9 % longer, 1 MiB 5 % less, one piece four times as long
 IDLE_SECONDS = 600.0  # a connection between two gradients; servers keep them a little longer
 BODILESS = frozenset({204, 304})
 

@@ -68,10 +68,13 @@ class Worker:
     last; if they are others, say so with `base=weights`.
     """
 
-    def __init__(self, client: Client, session: WorkerSession, *, on_stale: OnStale) -> None:
+    def __init__(
+        self, client: Client, session: WorkerSession, *, on_stale: OnStale, heartbeat_seconds: float | None = None
+    ) -> None:
         self._client = client
         self._session = session
         self._on_stale = on_stale
+        self._heartbeat_seconds = heartbeat_seconds
         self._lock = threading.Lock()  # one conversation at a time
         self._handed: Weights | None = None
         self._pending: Submission | None = None
@@ -248,7 +251,7 @@ class Worker:
 
     def _keep_alive(self) -> None:
         """In a thread: a heartbeat whenever the worker was silent for a third of its lease."""
-        pause = (self._session.lease_seconds or LEASE_SECONDS) / 3
+        pause = self._heartbeat_seconds or (self._session.lease_seconds or LEASE_SECONDS) / 3
         patience = dataclasses.replace(self._client.patience, seconds=pause)
         while not self._left.wait(pause):
             if self._spoke or not self._lock.acquire(blocking=False):
