@@ -36,9 +36,11 @@ class _AdaptiveMoments(Rule):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        """The two moments, and the largest second one with `amsgrad`."""
         return AMSGRAD_MOMENTS if self.amsgrad else MOMENTS
 
     def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
+        """Shares and decays of the moments, the corrected moment's factor, eps_root, eps and the gain, all folded."""
         c1, c2 = 1.0, 1.0
         if self.bias_correction:
             c1, c2 = 1.0 - integer_power(self.beta1, t), 1.0 - integer_power(self.beta2, t)
@@ -49,6 +51,7 @@ class _AdaptiveMoments(Rule):
         return take1, self.beta1, take2, self.beta2, x_scale / c2, self.eps_root * x_scale, max(eps, TINY), lr * r / c1
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
+        """The folded lines of `Adam`, for one block."""
         take1, beta1, take2, beta2, correct, eps_root, eps, gain = c
         m, v = s[0], s[1]
         keep_and_add(m, beta1, multiply(g, take1, u))

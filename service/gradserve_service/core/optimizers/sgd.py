@@ -25,7 +25,7 @@ class Sgd(specs.Sgd, Rule):
         b <- μ b + (1 - dampening) g          velocity, float32[N]; b <- g at the first update, as in torch
         w <- w - lr b                         or  w - lr (g + μ b)  with `nesterov`
 
-        v <- μ v - lr (1 - dampening) g       with `lr_in_momentum`, the form of Keras and of textbooks:
+        v <- μ v - lr g                       with `lr_in_momentum`, the form of Keras and of textbooks
         w <- w + v                            or  w + μ v - lr g    with `nesterov`
 
     Both forms walk the same way at a constant lr, with v = -lr b; when lr changes, the second keeps the old one in the
@@ -40,15 +40,18 @@ class Sgd(specs.Sgd, Rule):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        """A velocity if there is momentum."""
         return VELOCITY if self.momentum else ()
 
     def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
+        """lr and factor of the gradient; what the velocity takes of it; μ; what a step takes of the velocity."""
         take = scale if t == 1 else scale * (1.0 - self.dampening)
         inside, outside = (-lr, -1.0) if self.lr_in_momentum else (1.0, lr)
         ahead = outside * self.momentum if self.nesterov else outside
         return lr * scale, take * inside, self.momentum, ahead
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
+        """The lines of the class's formula, for one block."""
         step, take, mu, out = c
         if not s:
             multiply(g, step, u)
