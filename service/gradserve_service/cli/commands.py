@@ -56,12 +56,16 @@ app = typer.Typer(
 def flag(name: str, *declarations: str) -> Any:
     """The option of a setting: its text, its default and its variable come from `Settings`."""
     field = Settings.model_fields[name]
-    default = f" [default: {field.default}]" if field.default not in (None, False) else ""
-    text = f"{field.description}{default} [env: ${ENVIRONMENT_PREFIX}{name.upper()}]"
+    default = f"{field.default}; " if field.default not in (None, False) else ""
+    text = f"{field.description} ({default}${ENVIRONMENT_PREFIX}{name.upper()})"
     return typer.Option(*declarations, help=text, show_default=False)
 
 
-@app.command()
+@app.command(
+    help="Run a server, until SIGTERM or Ctrl-C: it then refuses new gradients, finishes what is under way, leaves "
+    "snapshots and exits 0. A flag wins over its variable. Rather set $GRADSERVE_TOKEN than --token: other users of "
+    "this machine see a command's flags."
+)
 def serve(
     host: Annotated[str | None, flag("host")] = None,
     port: Annotated[int | None, flag("port")] = None,
@@ -76,11 +80,7 @@ def serve(
     drain_seconds: Annotated[float | None, flag("drain_seconds")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the start-up line as JSON.")] = False,
 ) -> None:
-    """Run a server, until SIGTERM or Ctrl-C.
-
-    It then refuses new gradients, finishes what is under way, leaves snapshots and exits 0. A flag wins over its
-    variable. Rather set $GRADSERVE_TOKEN than --token: other users of this machine see a command's flags.
-    """
+    """Run a server until a signal. The options are the settings, and nothing else is decided here."""
     from .serving import CannotServe, run_server
 
     try:

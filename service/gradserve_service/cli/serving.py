@@ -58,7 +58,7 @@ def run_server(settings: Settings, *, announce: Announce) -> None:
 async def _serve(settings: Settings, sockets: list[socket.socket], announce: Announce) -> None:
     try:
         store = open_store(settings.store, settings.durability)
-        replicas = Replicas(store, durability=settings.durability)
+        replicas = Replicas(store, limits=settings.limits, durability=settings.durability, retain=settings.retain)
         await replicas.start()
     except StoreUnfit as error:
         raise CannotServe(str(error)) from None
@@ -72,7 +72,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket], announce: Ann
         access_log=False,
         server_header=False,
         timeout_keep_alive=replicas.limits.idle_connection_seconds,
-        timeout_graceful_shutdown=round(settings.drain_seconds),
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         backlog=BACKLOG,
         uds=None if settings.uds is None else str(settings.uds),
     )

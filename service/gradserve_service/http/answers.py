@@ -75,12 +75,14 @@ def weights_headers(published: Published) -> Headers:
     return [(b"etag", published.etag.encode()), (b"gradserve-head", published.head.encode()), VARY]
 
 
-async def send_json(send: Send, document: Any, *, status: int = 200, headers: Headers | None = None) -> None:
-    """One JSON answer."""
+async def send_json(
+    send: Send, document: Any, *, status: int = 200, headers: Headers | None = None, head_only: bool = False
+) -> None:
+    """One JSON answer; only its headers to a HEAD request."""
     body = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
     head = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body)), *(headers or ())]
     await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if head_only else body})
 
 
 async def send_empty(send: Send, *, status: int, headers: Headers) -> None:

@@ -6,7 +6,6 @@ the server (`Replica.accept_body`) is entered before the first byte is read and 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -18,9 +17,9 @@ from gradserve_service.replica import Replica
 
 from .media import Form, body_form
 from .parameters import Incoming
+from .receiving import SlowSenders
 
 __all__ = [
-    "Disconnected",
     "announced_size",
     "as_object",
     "frame_bytes_max",
@@ -31,10 +30,6 @@ __all__ = [
 
 FIRST_BUFFER_BYTES = 1 << 20  # for a body of unknown size: most are smaller, larger ones double it
 LENGTH_FIELD_BYTES = 8  # a safetensors file begins with the length of its header
-
-
-class Disconnected(Exception):
-    """The sender is gone; nobody waits for an answer."""
 
 
 def frame_bytes_max(layout: Layout | None, limits: Limits) -> int:
@@ -145,32 +140,9 @@ def as_object(document: object) -> dict[str, Any]:
 
 
 async def receive_body(incoming: Incoming, take: Callable[[bytes], None]) -> None:
-    """Hand each chunk to `take` as it comes, and keep the sender to a minimum rate.
-
-    Not one deadline: a home uplink may take minutes, as long as it moves. Who has sent n bytes has time until
-    `receive_grace_seconds + n / receive_rate_bytes_min` after the start.
-    """
-    limits, receive = incoming.limits, incoming.receive
-    grace_ends = asyncio.get_running_loop().time() + limits.receive_grace_seconds
-    received = 0
-    try:
-        async with asyncio.timeout_at(grace_ends) as patience:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                chunk: bytes = message.get("body", b"")
-                take(chunk)
-                if not message.get("more_body", False):
-                    return
-                received += len(chunk)
-                patience.reschedule(grace_ends + received / limits.receive_rate_bytes_min)
-    except TimeoutError:
-        raise refuse(
-            "backpressure",
-            f"the body comes slower than {limits.receive_rate_bytes_min} bytes a second; send it again",
-            received=received,
-        ) from None
+    """Hand each chunk to `take` as it comes, and keep the sender to a minimum rate."""
+    slow_senders: SlowSenders = incoming.app.state.slow_senders
+    await slow_senders.receive(incoming.receive, take, incoming.limits)
 
 
 def too_large(limit: int, came: str) -> Exception:

@@ -8,29 +8,48 @@ holds it: the sender did nothing wrong, may send the same again later, and no ro
 from __future__ import annotations
 
 import json
+from traceback import format_exception
 from typing import Any, NoReturn
 from urllib.parse import quote
 
 import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import Match
 from starlette.types import Scope
 
 from gradserve.problems import Refused, Rejection
 from gradserve_service.store.protocols import RunAbsent, StoreFull, StoreUnavailable
 
-__all__ = ["MEDIA_TYPE", "problem_document", "problem_headers", "raise_on", "rejection_of"]
+__all__ = ["MEDIA_TYPE", "allowed_methods", "problem_document", "problem_headers", "raise_on", "rejection_of"]
 
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = (b"www-authenticate", b'Bearer realm="gradserve"')
+METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 RESERVED = frozenset({"type", "title", "status", "detail", "instance", "code", "request_id"})
 
 log = structlog.get_logger("gradserve.http")
 
 
-async def raise_on(_request: Any, exc: Exception) -> NoReturn:
-    """Registered where FastAPI would answer in a form of its own: passes the exception on to the edge."""
+async def raise_on(request: Request, exc: Exception) -> NoReturn:
+    """Registered where FastAPI would answer in a form of its own: passes the exception on to the edge.
+
+    A 405 leaves with all methods of its path: the router names those of the first route that it met.
+    """
+    if isinstance(exc, HTTPException) and exc.status_code == 405:
+        exc.headers = {"Allow": ", ".join(allowed_methods(request.scope))}
     raise exc
+
+
+def allowed_methods(scope: Scope) -> list[str]:
+    """The methods that some route takes at the request's path."""
+    routes = scope["app"].router.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def rejection_of(exc: Exception, *, request_id: str) -> Rejection:
@@ -54,7 +73,8 @@ def rejection_of(exc: Exception, *, request_id: str) -> Rejection:
             return Rejection("store-lost", "the store no longer holds this run; an operator has to restore it")
         case MemoryError():
             return Rejection("backpressure", "the server has no memory left for this request; send it again later")
-    log.error("request failed", request_id=request_id, exc_info=exc)
+    # As text: with exc_info a renderer may show local variables, and the token or a gradient is one of them.
+    log.error("request failed", request_id=request_id, exception="".join(format_exception(exc)))
     return Rejection(
         "quarantined",
         f"the server failed on this request, which is its fault; its log holds the reason under {request_id}",

@@ -20,6 +20,11 @@ class Waits:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving = False
 
+    @property
+    def count(self) -> int:
+        """How many wait now."""
+        return len(self._tasks)
+
     async def hold(self, wait: Callable[[], Coroutine[Any, Any, T]], *, requests_max: int) -> T:
         """The result of the wait. Raises `backpressure` when too many wait already, `draining` when the server goes."""
         if self._leaving:

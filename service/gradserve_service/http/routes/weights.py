@@ -40,7 +40,7 @@ async def pull_weights(incoming: Incoming, send: Send) -> None:
     head_only = incoming.scope["method"] == "HEAD"
     if media_type == JSON:
         document = {"version": published.version, "weights": selection.to_json()}
-        await send_json(send, document, headers=headers)
+        await send_json(send, document, headers=headers, head_only=head_only)
     else:
         await send_tensors(send, selection, media_type=media_type, headers=headers, head_only=head_only)
 
