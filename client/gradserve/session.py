@@ -12,8 +12,9 @@ returned; one that cannot goes on where it is, which is the later of the two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import ValidationError as SpecError
 
@@ -46,6 +47,22 @@ from .weights import PushResult, Weights
 from .wire import MEDIA_TYPE
 
 OnStale = Literal["refresh", "resubmit", "raise"]
+
+
+class Said(TypedDict, total=False):
+    """What a worker may say of a gradient."""
+
+    samples: float  # that it is the mean of (a weight in synchronous rounds), 1.0
+    loss: float | None  # for the run's history; one that is not finite is not sent
+    cursor: str | None  # where in the data it ends: kept with it, and given back to a restarted worker
+    lr: float | None  # only when the run's schedule is `client`
+
+
+class Spoken(Said, total=False):
+    """The same, and what to do this time if it is stale."""
+
+    on_stale: OnStale
+
 
 RESUBMITS_MAX = 32  # stale this often in a row: the gradient is slower than the run, and only the caller can cure that
 OUTCOME_HEADERS = ("gradserve-next-sequence", "gradserve-receipt")
@@ -137,12 +154,9 @@ class WorkerSession:
         gradients: Gradients,
         *,
         base: Weights | None = None,
-        samples: float = 1.0,
-        loss: float | None = None,
-        cursor: str | None = None,
-        lr: float | None = None,
         want_weights: bool = False,
         on_stale: OnStale = "refresh",
+        **fields: Unpack[Said],
     ) -> Flow[PushResult]:
         """Push one gradient, computed at `base` (None: the weights held, or the current ones if none are).
 
@@ -155,10 +169,9 @@ class WorkerSession:
         if base is None:
             base = self.weights or (yield from self.pull())
         for _ in range(RESUBMITS_MAX):
-            request = self._push_request(gradients, base, samples, loss, cursor, lr, want_weights)
-            response = yield from ask(request)
+            response = yield from ask(self._push_request(gradients, base, want_weights, fields))
             if response.status == 200:
-                return self._accepted(response, cursor)
+                return self._accepted(response, fields.get("cursor"))
             error = response.error()
             if isinstance(error, HistoryRewound | SequenceReused | WeightsUninitialised):
                 return (yield from self._drop(error))
@@ -171,33 +184,24 @@ class WorkerSession:
 
     # -- inside
 
-    def _push_request(
-        self,
-        gradients: Gradients,
-        base: Weights,
-        samples: float,
-        loss: float | None,
-        cursor: str | None,
-        lr: float | None,
-        want_weights: bool,
-    ) -> Request:
+    def _push_request(self, gradients: Gradients, base: Weights, want_weights: bool, said: Said) -> Request:
+        layout = gradient_layout(base.layout, gradients)
+        body = gradient_pieces(layout, gradients, self._push_fields(base, said).to_metadata())
+        answer = (*ACCEPT_TENSORS, ("Prefer", "return=representation")) if want_weights else ACCEPT_JSON
+        return Request("PUT", f"{self._path}/pushes/{self.next_sequence}", (*self._push_headers, *answer), body)
+
+    def _push_fields(self, base: Weights, said: Said) -> PushFields:
+        given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+        for name in given.keys() & {"samples", "loss", "lr"}:
+            given[name] = float(given[name])  # from a NumPy scalar as from an int
+        if not math.isfinite(given.get("loss", 0.0)):
+            del given["loss"]  # the gradient will show what is wrong, and the run's policy for it decides
         try:
-            fields = PushFields(
-                base_version=base.version,
-                base=base.etag,
-                samples=samples,
-                loss=loss,
-                generation=self.generation,
-                after=self.receipt,
-                cursor=cursor,
-                lr=lr,
+            return PushFields(
+                base_version=base.version, base=base.etag, generation=self.generation, after=self.receipt, **given
             )
         except SpecError as error:
             raise from_refused(validation_refusal(error)) from None
-        layout = gradient_layout(base.layout, gradients)
-        body = gradient_pieces(layout, gradients, fields.to_metadata())
-        answer = (*ACCEPT_TENSORS, ("Prefer", "return=representation")) if want_weights else ACCEPT_JSON
-        return Request("PUT", f"{self._path}/pushes/{self.next_sequence}", (*self._push_headers, *answer), body)
 
     def _accepted(self, response: Response, cursor: str | None) -> PushResult:
         """Adopt what the answer says, and only then count the push as done."""

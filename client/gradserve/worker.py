@@ -6,17 +6,16 @@ import dataclasses
 import logging
 import threading
 import warnings
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
 from .errors import Fenced, GradserveError, GradserveWarning
 from .gradients import Gradients
 from .messages import Flow, T
-from .session import OnStale, WorkerSession
+from .session import OnStale, Spoken, WorkerSession
 from .weights import PushResult, Weights
 
 if TYPE_CHECKING:
@@ -93,11 +92,11 @@ class Worker:
         self._hand_out(weights)
         return weights
 
-    def push(self, gradients: Gradients, *, base: Weights | None = None, **fields: Any) -> PushResult:
+    def push(self, gradients: Gradients, *, base: Weights | None = None, **fields: Unpack[Spoken]) -> PushResult:
         """Push one gradient: a dict of arrays, or the flat float32[N] vector in layout order.
 
         samples  how many samples it is the mean of (a weight in synchronous rounds), 1.0
-        loss     for the run's history
+        loss     for the run's history; one that is not finite is not sent
         cursor   where in the data this gradient ends: kept with it, and given back to a restarted worker
         lr       only when the run's schedule is `client`
         on_stale this time, instead of the worker's
@@ -105,19 +104,19 @@ class Worker:
         Look at `result.weights`: it is set when the gradient was not applied and the work goes on from there.
         """
         self._settle()
-        return self._push(gradients, base, want_weights=False, **fields)
+        return self._push(gradients, base, False, fields)
 
-    def step(self, gradients: Gradients, *, base: Weights | None = None, **fields: Any) -> Weights:
+    def step(self, gradients: Gradients, *, base: Weights | None = None, **fields: Unpack[Spoken]) -> Weights:
         """Push one gradient and get the new weights in the same round trip. Fields as in `push`.
 
         What became of the gradient is in `last_push`.
         """
         self._settle()
-        self._push(gradients, base, want_weights=True, **fields)
+        self._push(gradients, base, True, fields)
         assert self._handed is not None
         return self._handed
 
-    def submit(self, gradients: Gradients, *, base: Weights | None = None, **fields: Any) -> Submission:
+    def submit(self, gradients: Gradients, *, base: Weights | None = None, **fields: Unpack[Spoken]) -> Submission:
         """`step` in the background: communication overlaps the next gradient. Fields as in `push`.
 
         The gradients are copied. If one is still on its way, this waits for it first: pushes are in order, one at a
@@ -193,16 +192,14 @@ class Worker:
 
     # -- inside
 
-    def _push(self, gradients: Gradients, base: Weights | None, *, want_weights: bool, **fields: Any) -> PushResult:
+    def _push(self, gradients: Gradients, base: Weights | None, want_weights: bool, fields: Spoken) -> PushResult:
         result = self._talk(self._flow(gradients, base or self._handed, want_weights, fields))
         self._finish(result)
         return result
 
-    def _flow(
-        self, gradients: Gradients, base: Weights | None, want_weights: bool, fields: Mapping[str, Any]
-    ) -> Flow[PushResult]:
-        given = {"on_stale": self._on_stale, **fields}
-        return self._session.push(gradients, base=base, want_weights=want_weights, **given)
+    def _flow(self, gradients: Gradients, base: Weights | None, want_weights: bool, fields: Spoken) -> Flow[PushResult]:
+        spoken: Spoken = {"on_stale": self._on_stale, **fields}
+        return self._session.push(gradients, base=base, want_weights=want_weights, **spoken)
 
     def _finish(self, result: PushResult) -> None:
         self.last_push = result

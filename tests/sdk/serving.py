@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -70,6 +71,8 @@ class Line:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.answers_to_lose = 0
+        self.lose_every = 0  # and every so many-th piece of an answer
+        self._pieces = itertools.count(1)
         self.requests: list[bytes] = []  # what the client has sent, a connection each
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -100,6 +103,8 @@ class Line:
             while piece := server.recv(1 << 16):
                 if self.answers_to_lose:
                     self.answers_to_lose -= 1
+                    break
+                if self.lose_every and next(self._pieces) % self.lose_every == 0:
                     break
                 client.sendall(piece)
         for end in (client, server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -34,6 +35,30 @@ def test_a_push_whose_answer_is_lost_is_applied_once(line, name):
     assert len(pushes) == 2
     frames = [push.partition(b"\r\n\r\n")[2] for push in pushes]
     assert frames[1].startswith(frames[0])
+
+
+def test_every_gradient_counts_once_however_many_answers_are_lost(line, name):
+    """Four workers, every fifth answer lost: the weights are the sum of all gradients, to the last one."""
+    first = {"w": np.zeros(4)}
+    line.lose_every = 5
+
+    def train(k: int) -> list[str]:
+        with gs.connect(line.url, retry_seconds=60) as client:
+            run = client.run(name, init=first, optimizer=gs.SGD(lr=1.0))
+            with run.worker(f"w{k}") as worker:
+                outcomes = []
+                for _ in range(25):
+                    worker.step({"w": np.eye(4)[k]})
+                    outcomes.append(worker.last_push.outcome)
+                return outcomes
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = [outcome for worker in pool.map(train, range(4)) for outcome in worker]
+    line.lose_every = 0
+    with gs.connect(line.url) as client:
+        weights = client.run(name).pull()
+    assert (weights.version, weights["w"].tolist()) == (100, [-25.0] * 4)
+    assert set(outcomes) == {"applied", "duplicate"}
 
 
 @pytest.mark.parametrize("lost", range(1, 4))

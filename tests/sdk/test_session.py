@@ -299,6 +299,18 @@ def test_nonsense_is_refused_before_it_is_sent():
         type(session)(session.run, "a/b", "i")
 
 
+def test_numbers_may_be_of_numpy():
+    """A loss comes out of somebody's arithmetic."""
+    talk = Conversation(a_ready_session().push(a_gradient(), samples=np.int64(8), loss=np.float32(0.5)))
+    assert sent_metadata(talk.asked).items() >= {"samples": "8.0", "loss": "0.5"}.items()
+
+
+def test_a_loss_that_is_not_finite_is_not_sent():
+    """What is wrong shows in the gradient, and the run's policy for it must be able to decide."""
+    talk = Conversation(a_ready_session().push(a_gradient(), loss=float("nan")))
+    assert "loss" not in sent_metadata(talk.asked)
+
+
 def test_weights_are_read_only_views_of_the_answer():
     """One buffer, no copies; and the copy that the SDK holds cannot be changed behind its back."""
     session = a_ready_session(version=1)

@@ -144,6 +144,14 @@ def test_a_failed_submission_does_not_pass_unseen(client, name):
         worker.submit({"w": np.full((2, 3), np.nan)})
 
 
+def test_a_run_may_skip_what_is_not_finite(client, name):
+    """The sequence is used up, the weights stay."""
+    with sgd(client, name, non_finite="skip").worker("w0") as worker:
+        weights = worker.step({"w": np.full((2, 3), np.nan)}, loss=np.nan)
+        assert (worker.last_push.outcome, weights.version) == ("skipped", 0)
+        assert worker.push(ONES).sequence == 2
+
+
 @pytest.mark.parametrize("on_stale", ["refresh", "resubmit", "raise"])
 def test_a_stale_gradient(client, name, on_stale):
     """The run takes none that is older than the current version; the worker does as it was told."""
