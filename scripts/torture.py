@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Kill a server again and again while real workers push through the real SDK, then audit every promise it made.
+
+    python3 scripts/torture.py --kills 200 --store sqlite
+    python3 scripts/torture.py --kills 200 --store redis            a Redis of its own, as the tests use it
+    python3 scripts/torture.py --store redis://127.0.0.1:6379/5     one that runs; only this run's keys are touched
+    python3 scripts/torture.py --parameters 70000 --snapshots       payloads as objects, a snapshot every few pushes
+
+The last line holds the counters. Exit code 0: every acknowledged push is in the journal exactly once, and the weights
+and optimizer state that the server serves are bit for bit a replay of it. Else 1, and the folder with all evidence
+stays. Runs in the repository's `.venv` (`python3 scripts/dev.py setup` makes it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ROOT / ".venv" / "bin" / "python"
+PROGRESS_SECONDS = 5.0
+
+
+def main() -> int:
+    """Besiege a server as the arguments say; answers the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="how often the server is killed (default 200)")
+    parser.add_argument("--store", default="sqlite", help="sqlite, redis, or the URL of a store (default sqlite)")
+    parser.add_argument("--workers", type=int, default=8, help="worker processes (default 8)")
+    parser.add_argument("--parameters", type=int, default=1_003, help="of the run (default 1003: inline payloads)")
+    parser.add_argument("--pushes", type=int, default=40, help="acknowledged pushes between two kills, at most")
+    parser.add_argument("--snapshots", action="store_true", help="snapshots and trimming all the time")
+    parser.add_argument("--seed", type=int, default=None, help="of gradients and kills (default: a new one)")
+    asked = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests"))
+    try:
+        from faults.siege import Siege
+    except ModuleNotFoundError as error:
+        return in_the_environment(error.name)
+    seed = secrets.randbits(31) if asked.seed is None else asked.seed
+    folder = Path(tempfile.mkdtemp(prefix="gradserve-torture-"))
+    print(f"torture: {asked.kills} kills, {asked.workers} workers, seed {seed}, evidence in {folder}", flush=True)
+    with store_url(asked.store, folder) as store:
+        siege = Siege(
+            store, folder, workers=asked.workers, parameters=asked.parameters, seed=seed,
+            run=f"siege-{secrets.token_hex(4)}",
+        )  # fmt: skip
+        return besiege(siege, asked, folder)
+
+
+def besiege(siege: object, asked: argparse.Namespace, folder: Path) -> int:
+    """The siege, its progress, the line of counters."""
+    from faults import siege as sieges
+
+    told = {"at": time.monotonic()}
+
+    def progress(kills: int, acknowledged: int, seconds: float) -> None:
+        if time.monotonic() - told["at"] >= PROGRESS_SECONDS or kills == asked.kills:
+            told["at"] = time.monotonic()
+            print(f"torture: {kills:4} kills  {acknowledged:6} acknowledged  {seconds:6.1f} s", flush=True)
+
+    began = time.monotonic()
+    how = {"module": "faults.small_snapshots", "trimmed": True} if asked.snapshots else {}
+    findings = sieges.besiege(siege, asked.kills, pushes_between_max=asked.pushes, progress=progress, **how)
+    for complaint in findings.complaints:
+        print(f"torture: WRONG: {complaint}", flush=True)
+    print(
+        f"kills={asked.kills} acknowledged={findings.acknowledged} in_journal={findings.in_journal} "
+        f"trimmed={findings.trimmed_entries} lost={findings.lost} doubled={findings.doubled} "
+        f"duplicates_answered={findings.duplicates} rewound_told={findings.rewound} "
+        f"seconds={time.monotonic() - began:.0f} seed={siege.seed}"
+    )
+    if findings.complaints:
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+@contextlib.contextmanager
+def store_url(store: str, folder: Path) -> Iterator[str]:
+    """The URL of the store that is asked for; a Redis of our own is started and ended here."""
+    if store == "sqlite":
+        yield f"sqlite:///{folder}/store.db"
+    elif store == "redis":
+        from real_redis import RealRedis
+
+        with RealRedis(appendonly="yes", appendfsync="everysec") as redis:
+            yield redis.url
+    else:
+        yield store
+
+
+def in_the_environment(missing: str | None) -> int:
+    """Run this again with the repository's own Python, which has what is missing here."""
+    if not PYTHON.exists() or Path(sys.prefix).resolve() == (ROOT / ".venv").resolve():
+        print(f"torture: {missing} is not installed: run `python3 scripts/dev.py setup` first", file=sys.stderr)
+        return 2
+    os.execv(PYTHON, [str(PYTHON), __file__, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
