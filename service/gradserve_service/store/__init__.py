@@ -19,6 +19,8 @@ def open_store(url: str, durability: Durability) -> Store:
     if scheme in REDIS_SCHEMES:
         try:
             return RedisStore(url, durability)
-        except ValueError as error:  # a port that is no number, an option that is none
-            raise StoreUnfit(f"store URL: {error}; the forms are {FORMS}") from None
+        except (ValueError, TypeError):  # a port that is no number, an unknown option; the text may hold a password
+            raise StoreUnfit(
+                f"the store's {scheme} URL has a part that cannot be read; the forms are {FORMS}"
+            ) from None
     raise StoreUnfit(f"there is no store for a URL of scheme {scheme!r}; the forms are {FORMS}")

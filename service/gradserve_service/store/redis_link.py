@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from types import TracebackType
 from typing import Any
 
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 
-from .protocols import StoreFull, StoreUnavailable
+from .protocols import StoreFull, StoreUnavailable, StoreUnfit
 from .redis_packing import Argument, Command, pack
 from .redis_scripts import Script
+from .redis_settings import QUESTIONS
 
 Reply = Any  # bytes, int, None or a list of replies: what RESP 2 knows
 
@@ -30,26 +32,26 @@ _REFUSED = (exceptions.AuthenticationError, exceptions.NoPermissionError)
 
 
 class StoreRefused(StoreUnavailable):
-    """Redis answers, but not to us (a password, an ACL): waiting does not cure it."""
+    """Redis answers, but may not be used (a password, an ACL, its settings): waiting does not cure it."""
 
 
 class Link:
     """Up to `lanes_max` connections to one Redis. A connection carries one exchange at a time.
 
-    Nothing is sent twice, except a script that Redis said it does not know (and so did not run).
-    `connects` counts connections made; `on_loss` is called whenever one breaks.
+    Nothing is sent twice, except a script that Redis said it does not know (and so did not run). `accept` sees the
+    settings of every new connection before its first use: what answers after a reconnect may be another Redis.
     """
 
-    def __init__(self, url: str, *, lanes_max: int, on_loss: Callable[[], None]) -> None:
+    def __init__(self, url: str, *, lanes_max: int, accept: Callable[[list[Reply]], None]) -> None:
         options: dict[str, Any] = dict(parse_url(url))
         self._kind: type[AbstractConnection] = options.pop("connection_class", Connection)
         # One deadline covers a whole exchange (below), so redis-py sets none of its own.
-        fixed = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": CONNECT_SECONDS}
-        self._options = options | fixed | {"socket_read_size": READ_BYTES}
-        self._on_loss = on_loss
+        limits = {"socket_timeout": None, "socket_connect_timeout": CONNECT_SECONDS, "socket_read_size": READ_BYTES}
+        self._options = options | limits | {"protocol": 2, "decode_responses": False}
+        self._accept = accept
         self._turns = asyncio.Semaphore(lanes_max)
-        self._idle: list[AbstractConnection] = []
-        self._all: set[AbstractConnection] = set()
+        self._all: list[AbstractConnection] = [self._kind(**self._options)]  # now: an unknown option is told early
+        self._idle = self._all.copy()
 
     async def call(self, *arguments: Argument) -> Reply:
         """One command, one reply. Raises StoreFull, StoreUnavailable."""
@@ -69,74 +71,85 @@ class Link:
             reply = (await self._exchange([command]))[0]
         return _checked(reply)
 
+    async def settings(self) -> None:
+        """Show the settings to `accept` again."""
+        replies = await self._exchange([pack(*question) for question in QUESTIONS])
+        self._show(replies)
+
     async def stream(self, commands: Iterable[Command], take: Callable[[int, Reply], None]) -> None:
         """Many large commands over one connection, a few under way at once; `take(index, reply)` in order.
 
         An error reply or an exception of `take` ends it: the connection is closed, the rest is not sent.
         """
-        await self._turns.acquire()
-        lane = self._lane()
-        clean = False
-        try:
-            async with _Deadline() as deadline:
-                await self._ready(lane)
-                sent = taken = 0
-                for command in commands:
-                    await self._send(lane, command)
-                    sent += 1
-                    if sent - taken >= AHEAD_MAX:
-                        take(taken, _checked(await self._read(lane)))
-                        taken += 1
-                    deadline.push_back()
-                while taken < sent:
+        async with self._lane() as (lane, deadline):
+            sent = taken = 0
+            for command in commands:
+                await self._send(lane, command)
+                sent += 1
+                if sent - taken >= AHEAD_MAX:
                     take(taken, _checked(await self._read(lane)))
                     taken += 1
-                    deadline.push_back()
-            clean = True
-        finally:
-            await self._give_back(lane, clean)
+                deadline.push_back()
+            while taken < sent:
+                take(taken, _checked(await self._read(lane)))
+                taken += 1
+                deadline.push_back()
 
     async def close(self) -> None:
         """Close every connection, also those in use."""
-        for lane in list(self._all):
-            await lane.disconnect()
+        for lane in self._all:
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                await lane.disconnect()
         self._all.clear()
         self._idle.clear()
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        await self._turns.acquire()
-        lane = self._lane()
-        clean = False
-        try:
-            async with _Deadline():
-                await self._ready(lane)
-                for command in commands:
-                    await self._send(lane, command)
-                replies = [await self._read(lane) for _ in commands]
-            clean = True
-            return replies
-        finally:
-            if clean:
-                self._idle.append(lane)
-                self._turns.release()
-            else:
-                await self._give_back(lane, clean)
+        async with self._lane() as (lane, _):
+            for command in commands:
+                await self._send(lane, command)
+            return [await self._read(lane) for _ in commands]
 
-    def _lane(self) -> AbstractConnection:
-        if self._idle:
-            return self._idle.pop()  # the one used last: its buffers are warm, and the others may be closed by Redis
-        lane = self._kind(**self._options)
-        self._all.add(lane)
-        return lane
+    @contextlib.asynccontextmanager
+    async def _lane(self) -> AsyncIterator[tuple[AbstractConnection, _Deadline]]:
+        """A connection for one exchange. If that does not end as it should, the connection is closed."""
+        await self._turns.acquire()
+        try:
+            # The one used last: its buffers are warm, and the others may be closed by now.
+            if self._idle:
+                lane = self._idle.pop()
+            else:
+                lane = self._kind(**self._options)
+                self._all.append(lane)
+            try:
+                async with _Deadline() as deadline:
+                    await self._ready(lane)
+                    yield lane, deadline
+            except BaseException:
+                with contextlib.suppress(exceptions.RedisError, OSError):
+                    await lane.disconnect(nowait=True)
+                raise
+            finally:
+                self._idle.append(lane)
+        finally:
+            self._turns.release()
 
     async def _ready(self, lane: AbstractConnection) -> None:
-        """Connected, and nothing unread on it: a Redis that restarted while we were idle is noticed before we send."""
+        """Connected, accepted, nothing unread: a Redis that restarted meanwhile is noticed before we send."""
         if lane.is_connected:
             if not await lane.can_read():
                 return
             await lane.disconnect(nowait=True)
-            self._on_loss()
         await lane.connect()  # type: ignore[no-untyped-call]
+        for question in QUESTIONS:
+            await self._send(lane, pack(*question))
+        self._show([await self._read(lane) for _ in QUESTIONS])
+
+    def _show(self, replies: list[Reply]) -> None:
+        _checked(replies[0])
+        try:
+            self._accept(replies)
+        except StoreUnfit as unfit:
+            raise StoreRefused(str(unfit)) from unfit
 
     async def _send(self, lane: AbstractConnection, command: Command) -> None:
         for piece in command:
@@ -145,23 +158,16 @@ class Link:
     async def _read(self, lane: AbstractConnection) -> Reply:
         try:
             return await lane.read_response()
+        except exceptions.ReadOnlyError:
+            raise  # a primary that was demoted: the next connection finds the new one
         except exceptions.ResponseError as error:
             return error
-
-    async def _give_back(self, lane: AbstractConnection, clean: bool) -> None:
-        """Back into the pool; a lane with unread replies is closed first."""
-        try:
-            if not clean:
-                with contextlib.suppress(exceptions.RedisError, OSError):
-                    await lane.disconnect(nowait=True)
-                self._on_loss()
-        finally:
-            self._idle.append(lane)
-            self._turns.release()
 
 
 class _Deadline:
     """`async with`: a bound on the time without progress, and redis-py's exceptions turned into the store's."""
+
+    __slots__ = ("_timeout",)
 
     async def __aenter__(self) -> _Deadline:
         self._timeout = asyncio.timeout(REPLY_SECONDS)
@@ -172,7 +178,9 @@ class _Deadline:
         """There was progress: the time starts again."""
         self._timeout.reschedule(asyncio.get_running_loop().time() + REPLY_SECONDS)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:

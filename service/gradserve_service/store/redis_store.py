@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -42,11 +41,11 @@ from .redis_keys import (
     snapshot_record,
     snapshot_text,
 )
-from .redis_link import Link, StoreRefused
+from .redis_link import Link, Reply, StoreRefused
 from .redis_objects import RedisObjects
 from .redis_removal import purge, trim
 from .redis_scripts import APPEND, CREATE, DELETE, PUBLISH
-from .redis_settings import Settings, memory_share, read_settings
+from .redis_settings import Settings, memory_share
 
 log = logging.getLogger("gradserve.store")
 
@@ -64,32 +63,31 @@ class RedisStore:
         self.kind: Literal["redis"] = "redis"
         self.url = redis_place(url)
         self._wanted = durability
-        self._link = Link(url, lanes_max=COMMAND_LANES, on_loss=self._connection_lost)
-        self._bulk = Link(url, lanes_max=BULK_LANES, on_loss=self._connection_lost)
+        self._link = Link(url, lanes_max=COMMAND_LANES, accept=self._accept)
+        self._bulk = Link(url, lanes_max=BULK_LANES, accept=self._accept)
         self._objects = RedisObjects(self._bulk)
-        self._settings: Settings | None = None  # None: not read since the last loss of a connection
-        self._durability: Durability = "memory"
-        self._verifying = asyncio.Lock()
+        self._settings: Settings | None = None
+        self._unpurged: set[str] = set()  # deleted runs whose keys could not all be removed yet
         self._pressure, self._pressure_at = 0.0, float("-inf")
 
     @property
     def durability(self) -> Durability:
-        """The level that Redis' settings gave when they were last read."""
-        return self._durability
+        """The level that Redis' settings gave when they were last read; before `open` the weakest."""
+        return self._settings.durability if self._settings is not None else "memory"
 
     async def open(self) -> None:
         """Read the settings, resume interrupted deletes."""
-        try:
-            await self._verify()
-        except StoreRefused as refusal:
-            raise StoreUnfit(f"{refusal}: put the user and password of {self.url} into the store's URL") from refusal
+        await self.check()
+        self._unpurged |= {uid.decode() for uid in await self._link.call("SMEMBERS", DELETING)}
+        await self._purge()
 
     async def check(self) -> None:
-        """PING; the settings as well if a connection broke since they were read."""
-        if self._settings is None:
-            await self.open()
-        else:
-            await self._link.call("PING")
+        """The settings, in one round trip; and what a delete left behind when Redis went away."""
+        try:
+            await self._link.settings()
+        except StoreRefused as refusal:
+            raise StoreUnfit(f"{self.url}: {refusal}") from refusal
+        await self._purge()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -101,36 +99,32 @@ class RedisStore:
         now = time.monotonic()
         if now - self._pressure_at >= PRESSURE_SECONDS:
             self._pressure_at = now  # first: others that ask meanwhile get the last answer
-            self._pressure = await memory_share(self._link)
+            self._pressure = memory_share(await self._link.call("INFO", "memory"))
         return self._pressure
 
-    def _connection_lost(self) -> None:
-        self._settings = None  # what answers next may be another Redis, set up in another way
+    def _accept(self, replies: list[Reply]) -> None:
+        """Of every new connection. Raises StoreUnfit."""
+        settings = Settings.parse(replies)
+        settings.require_fit()
+        if settings != self._settings:
+            self._tell(settings)
+        self._settings = settings
 
-    async def _verify(self) -> None:
-        async with self._verifying:
-            settings = await read_settings(self._link)
-            settings.require_fit()
-            self._durability = settings.durability
-            if DURABILITY_LEVELS.index(settings.durability) < DURABILITY_LEVELS.index(self._wanted):
-                log.warning("%s gives durability %r, wanted is %r", self.url, settings.durability, self._wanted)
-            for uid in await self._link.call("SMEMBERS", DELETING):
-                await purge(self._link, uid.decode())
-            self._settings = settings
+    def _tell(self, settings: Settings) -> None:
+        if settings.appendonly and settings.appendfsync is None:
+            log.warning("%s does not tell its appendfsync (CONFIG is forbidden): taken to be everysec", self.url)
+        if DURABILITY_LEVELS.index(settings.durability) < DURABILITY_LEVELS.index(self._wanted):
+            log.warning("%s gives durability %r, wanted is %r", self.url, settings.durability, self._wanted)
 
-    async def _fit(self) -> None:
-        """Before every write: the settings are known. Costs nothing unless a connection broke."""
-        if self._settings is None:
-            try:
-                await self._verify()
-            except StoreUnfit as unfit:
-                raise StoreUnavailable(str(unfit)) from unfit
+    async def _purge(self) -> None:
+        for uid in tuple(self._unpurged):
+            await purge(self._link, uid)
+            self._unpurged.discard(uid)
 
     # Catalogue
 
     async def create(self, record: CatalogueRecord) -> CatalogueRecord:
         """See `Store.create`. A uid that was ever used is not used again."""
-        await self._fit()
         keys = (CATALOGUE, NAMES, run_key(record.uid))
         kept = await self._link.run(CREATE, keys, (record.name, catalogue_text(record), record.genesis))
         if kept is None:
@@ -154,11 +148,11 @@ class RedisStore:
 
     async def delete(self, name: str, uid: str) -> bool:
         """See `Store.delete`. True as soon as the mark is set: if Redis goes away then, the keys go later."""
-        await self._fit()
         if not await self._link.run(DELETE, (CATALOGUE, NAMES, DELETING, run_key(uid)), (name, uid)):
             return False
+        self._unpurged.add(uid)
         try:
-            await purge(self._link, uid)
+            await self._purge()
         except StoreUnavailable as trouble:
             log.warning("removing run %s is interrupted (%s) and goes on after the reconnect", uid, trouble)
         return True
@@ -178,8 +172,6 @@ class RedisStore:
     async def append(self, uid: str, expected: Head, records: Sequence[Record]) -> AppendResult:
         """See `Store.append`. One round trip."""
         require_next(expected, records)
-        if self._settings is None:
-            await self._fit()
         keys = [run_key(uid), journal_key(uid), objects_key(uid)]
         lengths: list[bytes] = []
         for record in records:
@@ -211,7 +203,6 @@ class RedisStore:
 
     async def put_object(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:
         """See `Store.put_object`."""
-        await self._fit()
         return await self._objects.put(uid, pieces)
 
     async def get_object(self, uid: str, ref: ObjectRef) -> memoryview:
@@ -233,7 +224,6 @@ class RedisStore:
 
     async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
         """See `Store.publish`. If the newest is `expected`, so is the one before it: publish alone changes both."""
-        await self._fit()
         try:
             kept = await self.snapshots(uid)
         except RunAbsent:
@@ -254,7 +244,6 @@ class RedisStore:
 
     async def trim(self, uid: str) -> int:
         """See `Store.trim`."""
-        await self._fit()
         return await trim(self._link, uid)
 
 
