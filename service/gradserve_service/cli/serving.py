@@ -92,6 +92,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket], announce: Ann
                 await replicas.drain()
         except TimeoutError:
             log.warning("drain_cut_short", seconds=settings.drain_seconds, consequence="the next start replays more")
+            await replicas.close()
         except StoreUnavailable as error:
             log.warning("drain_without_store", reason=str(error), consequence="the next start replays more")
 

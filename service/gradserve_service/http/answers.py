@@ -21,6 +21,7 @@ from gradserve.wire import Layout, narrow, tensors_to_json
 from gradserve_service.replica.published import Published
 
 from .media import JSON
+from .ranges import cut
 
 __all__ = ["VARY", "Headers", "Selection", "send_empty", "send_json", "send_tensors", "weights_headers"]
 
@@ -49,17 +50,19 @@ class Selection:
         chosen = layout.subset(names)
         return cls(chosen, tuple(vector[layout.span(name)] for name in chosen.names), dtype)
 
-    def frame_header(self) -> bytes:
-        """The safetensors header in front of the pieces."""
+    @property
+    def header(self) -> bytes:
+        """The safetensors header in front of the data; the layout keeps it."""
         return self.layout.header(self.dtype, self.metadata)
 
     @property
-    def data_bytes(self) -> int:
-        """Size of all pieces together."""
-        return self.layout.parameters * (4 if self.dtype == "float32" else 2)
+    def body_bytes(self) -> int:
+        """Size of the whole body."""
+        return len(self.header) + self.layout.parameters * (4 if self.dtype == "float32" else 2)
 
-    def pieces(self) -> Iterator[memoryview]:
-        """The data section, at most 1 MiB at a time."""
+    def body(self) -> Iterator[bytes | memoryview]:
+        """The header, then the data at most 1 MiB at a time."""
+        yield self.header
         for span in self.spans:
             for start in range(0, span.size, _ELEMENTS_A_PIECE):
                 yield memoryview(narrow(span[start : start + _ELEMENTS_A_PIECE], self.dtype).data).cast("B")
@@ -92,21 +95,29 @@ async def send_empty(send: Send, *, status: int, headers: Headers) -> None:
 
 
 async def send_tensors(
-    send: Send, selection: Selection, *, media_type: str, headers: Headers, head_only: bool = False
+    send: Send,
+    selection: Selection,
+    *,
+    media_type: str,
+    headers: Headers,
+    part: tuple[int, int] | None = None,
+    head_only: bool = False,
 ) -> None:
-    """One safetensors answer, in pieces. `head_only` answers a HEAD request: the headers, with the true length."""
-    opening = selection.frame_header()
-    length = len(opening) + selection.data_bytes
-    head = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % length), *headers]
-    await send({"type": "http.response.start", "status": 200, "headers": head})
+    """One safetensors answer, in pieces. `part` sends only these bytes of it (206); `head_only` answers a HEAD
+    request: the headers, with the true length."""
+    length = selection.body_bytes
+    start, stop = part or (0, length)
+    head = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % (stop - start)), *headers]
+    if part is not None:
+        head.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, length)))
+    await send({"type": "http.response.start", "status": 200 if part is None else 206, "headers": head})
     if head_only:
         await send({"type": "http.response.body", "body": b""})
         return
     if length <= JOINED_BYTES_MAX:
-        await send({"type": "http.response.body", "body": b"".join([opening, *selection.pieces()])})
+        await send({"type": "http.response.body", "body": b"".join(selection.body())[start:stop]})
         return
-    await send({"type": "http.response.body", "body": opening, "more_body": True})
-    for piece in selection.pieces():
+    for piece in cut(selection.body(), start, stop):
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         if selection.dtype != "float32":
             await asyncio.sleep(0)  # converting is work: others get their turn between pieces

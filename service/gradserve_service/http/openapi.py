@@ -137,7 +137,7 @@ def _pull_operation() -> dict[str, Any]:
         "operationId": "pull_weights",
         "parameters": [
             *_run_parameters(), _query("dtype", _DTYPE), _query("names", {"type": "string"}, "Only these, by comma."),
-            _header("If-None-Match"), _header("Prefer"),
+            _header("If-None-Match"), _header("Prefer"), _header("Range"), _header("If-Range"),
         ],
         "responses": {
             "200": {
@@ -145,6 +145,7 @@ def _pull_operation() -> dict[str, Any]:
                 "headers": _headers("ETag", "Gradserve-Version", "Gradserve-Head", "Request-Id"),
                 "content": {**_TENSORS, JSON: {"schema": _ref("WeightsDocument")}},
             },
+            "206": {"description": "The bytes that Range names.", "content": _TENSORS},
             "304": {"description": "Still the weights of If-None-Match."},
         },
     }  # fmt: skip

@@ -131,7 +131,6 @@ async def _send_answer(send: Send, run: str, answer: PushAnswer, wanted: Wanted,
         headers.append(_server_timing({**timings, "encode": perf_counter() - started}))
         await send_json(send, document, headers=headers)
         return
-    selection.frame_header()
     headers.append(_server_timing({**timings, "encode": perf_counter() - started}))
     await send_tensors(send, selection, media_type=wanted.media_type, headers=headers)
 

@@ -15,6 +15,7 @@ from ..bodies import as_object, read_body
 from ..hot import hot_route, open_run
 from ..media import JSON, Form, answer_type, body_form, parse_dtype
 from ..parameters import Incoming, idempotency_key, known_etag, parse_preferences
+from ..ranges import wanted_range
 from ..waits import Waits
 
 __all__ = ["WEIGHTS_PATH", "routes"]
@@ -42,7 +43,11 @@ async def pull_weights(incoming: Incoming, send: Send) -> None:
         document = {"version": published.version, "weights": selection.to_json()}
         await send_json(send, document, headers=headers, head_only=head_only)
     else:
-        await send_tensors(send, selection, media_type=media_type, headers=headers, head_only=head_only)
+        part = wanted_range(
+            incoming.header(b"range"), incoming.header(b"if-range"), published.etag, selection.body_bytes
+        )
+        headers.append((b"accept-ranges", b"bytes"))
+        await send_tensors(send, selection, media_type=media_type, headers=headers, part=part, head_only=head_only)
 
 
 async def load_weights(incoming: Incoming, send: Send) -> None:
