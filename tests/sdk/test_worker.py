@@ -186,9 +186,9 @@ def test_a_replaced_worker_is_fenced(client, name):
 def test_a_heartbeat_finds_out_while_the_gradient_is_computed(client, name):
     """A worker that says nothing for a while shows that it lives, and learns that it was replaced."""
     run = sgd(client, name)
-    with run.worker("w0", heartbeat_seconds=0.02) as zombie:
-        (heartbeats,) = [thread for thread in threading.enumerate() if thread.name == "gradserve-w0"]
-        with run.worker("w0"):
+    with run.worker("sleeper", heartbeat_seconds=0.02) as zombie:
+        (heartbeats,) = [thread for thread in threading.enumerate() if thread.name == "gradserve-sleeper"]
+        with run.worker("sleeper"):
             heartbeats.join(60)
             assert not heartbeats.is_alive()
             with pytest.raises(gs.Fenced):
