@@ -18,17 +18,18 @@ from gradserve_service.core.optimizers import rule_for
 from gradserve_service.core.schedules import resolve
 from gradserve_service.core.update import apply_update
 
-from .digits import CLASSES, PIXELS, batches, load_digits
-from .mlp import accuracy, initial_parameters, loss_and_gradients
+from .digits import CLASSES, PIXELS, Digits, batches
+from .mlp import initial_parameters, loss_and_gradients
 from .plan import Plan
 from .trace import Trace
 
 __all__ = ["train_alone"]
 
 
-def train_alone(plan: Plan, on_update: Callable[[Trace], None] = lambda _: None) -> tuple[float, Trace]:
-    """Train by the plan of one worker; answers the accuracy on the test rows and the trace."""
-    digits = load_digits(plan.seed)
+def train_alone(
+    plan: Plan, digits: Digits, on_update: Callable[[Trace], None] = lambda _: None
+) -> tuple[dict[str, np.ndarray], Trace]:
+    """Train by the plan of one worker; answers the weights and the trace. `on_update` sees the trace at each update."""
     x, t = digits.shard(0, 1)
     rng = np.random.default_rng([plan.seed, 0])
     spec = plan.spec()
@@ -58,7 +59,7 @@ def train_alone(plan: Plan, on_update: Callable[[Trace], None] = lambda _: None)
             weights, spare = spare, weights
             trace.extend([(k + 1, time.monotonic() - began, loss, lr, 0)])
             on_update(trace)
-    return accuracy(layout.views(weights), digits.test_x, digits.test_labels), trace
+    return layout.views(weights), trace
 
 
 def _whole(vector: np.ndarray) -> Gradient:

@@ -93,6 +93,7 @@ def demo(
 def run_demo(console: Console, plan: Plan, store: str | None, durability: str | None, output: Path) -> Summary:
     """Train with the workers, train alone, compare. Raises `DemoFailed`."""
     output.mkdir(parents=True, exist_ok=True)
+    digits = load_digits(plan.seed)
     batch = "its whole shard" if plan.batch_size is None else f"{plan.batch_size} rows"
     console.print(
         f"[bold]Digits[/], 1,797 images of 8 × 8 pixels, a quarter held out; a network of 64 × {plan.hidden} × 10; "
@@ -103,14 +104,13 @@ def run_demo(console: Console, plan: Plan, store: str | None, durability: str | 
     trace, weights, members, durability = train_together(console, plan, store, durability, output / "logs")
     console.print("\n[bold]One loop[/] of one process, the same number of epochs: the baseline")
     with watcher(console, [plan.alone.total_updates]) as bars:
-        baseline_accuracy, baseline = train_alone(plan.alone, bars.alone)
-    digits = load_digits(plan.seed)
+        weights_alone, baseline = train_alone(plan.alone, digits, bars.alone)
     summary = summarise(
         plan,
         trace,
         accuracy(weights, digits.test_x, digits.test_labels),
         baseline,
-        baseline_accuracy,
+        accuracy(weights_alone, digits.test_x, digits.test_labels),
         counters=[member.done or {} for member in members],
         server={"store": (store or "sqlite").split(":")[0], "durability": durability},
         parameters=sum(value.size for value in weights.values()),

@@ -14,7 +14,7 @@ __all__ = ["Plan", "batch_size_of", "default_epochs", "default_lr"]
 HIDDEN = 64
 TRAIN_ROWS = 1347
 UPDATES_WANTED = 8_000  # a training that lasts long enough to be watched: about ten seconds on two cores
-EPOCHS_MIN, EPOCHS_MAX = 8, 200
+EPOCHS_MIN, EPOCHS_MAX = 8, 400
 WARMUP_SHARE = 0.05
 STALENESS_A_WORKER = 16  # past 16 updates a worker, a gradient is too old to help: the worker slept
 
