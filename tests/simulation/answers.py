@@ -1,0 +1,191 @@
+"""Invariants of answers: each is true of a moment between its request and its arrival.
+
+The heads that the chain had in that time are known. So an answer is right when the rules, asked at one of these heads,
+give the same: that is what "given only on the present head" means to a client.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gradserve.messages import Request, Response
+from gradserve.specs import PushFields
+from gradserve.weights import Weights
+from gradserve.wire import Frame, decode_frame, frame_from_json, parse_json
+from gradserve_service.core.control import Control
+from gradserve_service.core.machine import Push, Register, Rejection, decide
+
+from .archive import Node
+from .evidence import Evidence
+from .ledger import Exchange
+
+PUSH = re.compile(r"/v1/runs/[^/]+/workers/([^/]+)/pushes/(\d+)")
+WORKER = re.compile(r"/v1/runs/[^/]+/workers/([^/?]+)")
+MEASURED = ("gradient_norm", "clip_scale")
+
+
+def etags_are_unique(e: Evidence) -> Iterator[str]:
+    """An ETag stands for one history and one vector of weights."""
+    for etag, nodes in e.by_etag.items():
+        if len(nodes) > 1:
+            yield f"{etag} stands for {len(nodes)} histories"
+
+
+def weights_are_replays(e: Evidence) -> Iterator[str]:
+    """Weights that anybody was shown are those of a replay of their ETag's history, bit for bit."""
+    for exchange, response in answered(e):
+        if response.status != 200 or "etag" not in response.headers or not is_tensors(response):
+            continue
+        weights = Weights.of_response(response)
+        nodes = e.by_etag.get(weights.etag, [])
+        if not any(e.weights(node).tobytes() == weights.vector.tobytes() for node in nodes):
+            yield f"{exchange.client} was shown other weights as {weights.etag}"
+
+
+def weights_are_present(e: Evidence) -> Iterator[str]:
+    """Weights, and the word that they are unchanged, are of a head that the chain had since they were asked for."""
+    for exchange, response in answered(e):
+        etag = response.headers.get("etag")
+        if etag is not None and response.status < 400:
+            yield from _true_once(e, exchange, lambda control: control.etag == etag, f"{response.status} {etag}")
+
+
+def heads_are_present(e: Evidence) -> Iterator[str]:
+    """A head that an answer names is one that the chain had since the request was sent."""
+    for exchange, response in answered(e):
+        named = response.headers.get("gradserve-head")
+        if named is None and exchange.request.path.count("/") == 3 and response.status < 300:
+            named = response.json().get("head") if response.body else None
+        if named is not None:
+            yield from _true_once(e, exchange, lambda control: control.head.hex() == named, f"head {named[:8]}")
+
+
+def pushes_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
+    """A push is answered with what the chain says of it, and refused only if the rules refuse it on a present head."""
+    for exchange, response in answered(e):
+        match = PUSH.match(exchange.request.path)
+        if match is None or exchange.request.method != "PUT" or response.status == 429 or response.status >= 500:
+            continue
+        push = read_push(match[1], int(match[2]), exchange.request)
+        if response.status == 200:
+            outcome = read_outcome(response)
+            yield from _true_once(
+                e, exchange, lambda control: _recorded(e, control, push, outcome), f"push {push.sequence} {outcome}"
+            )
+        else:
+            code = response.json()["code"]
+            yield from _true_once(e, exchange, lambda control: _refused(control, push) == code, f"{code} {push}")
+
+
+def registrations_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
+    """A registration is answered with the worker's row as it is on the chain, or refused by the rules there."""
+    for exchange, response in answered(e):
+        match = WORKER.fullmatch(exchange.request.path)
+        if match is None or exchange.request.method != "PUT" or response.status == 429 or response.status >= 500:
+            continue
+        worker, told = match[1], response.json()
+        asked = parse_json(b"".join(bytes(piece) for piece in exchange.request.body))
+        assert isinstance(asked, dict)
+        request = Register(worker, asked["instance"], asked.get("generation"))
+        if response.status == 200:
+            yield from _true_once(e, exchange, lambda control: _row(control, worker, told), f"row {told}")
+        elif (code := told["code"]) != "run-not-found":
+            yield from _true_once(e, exchange, lambda control: _refused(control, request) == code, f"{code} {request}")
+
+
+ANSWER_INVARIANTS = (
+    etags_are_unique,
+    weights_are_replays,
+    weights_are_present,
+    heads_are_present,
+    pushes_are_answered_by_the_chain,
+    registrations_are_answered_by_the_chain,
+)
+
+
+# How answers are read
+
+
+def answered(e: Evidence) -> Iterator[tuple[Exchange, Response]]:
+    """The attempts whose answers reached their clients."""
+    return ((exchange, exchange.response) for exchange in e.ledger.exchanges if exchange.response is not None)
+
+
+def is_tensors(response: Response) -> bool:
+    """Whether the body is a frame."""
+    return "safetensors" in response.headers.get("content-type", "")
+
+
+def read_push(worker: str, sequence: int, request: Request) -> Push:
+    """The push of a request, as the rules see it."""
+    body = b"".join(bytes(piece) for piece in request.body)
+    frame: Frame
+    if dict(request.headers)["Content-Type"] == "application/json":
+        document = parse_json(body)
+        assert isinstance(document, dict)
+        frame, fields = frame_from_json(document.pop("gradients")), PushFields.model_validate(document)
+    else:
+        frame = decode_frame(body)
+        fields = PushFields.from_metadata(frame.metadata)
+    said = fields.model_dump()
+    return Push(worker, sequence, frame.digest, frame.size, frame.dtype, frame.layout, **said)
+
+
+def read_outcome(response: Response) -> dict[str, Any]:
+    """The outcome that an answer to a push tells, from its body or its headers."""
+    if not is_tensors(response):
+        answer: dict[str, Any] = response.json()
+        return {"next_sequence": answer["next_sequence"], "receipt": answer["receipt"],
+                **(answer.get("original") or answer)}  # fmt: skip
+    headers = response.headers
+    return {
+        "version": int(headers["gradserve-version"]),
+        "next_sequence": int(headers["gradserve-next-sequence"]),
+        "receipt": headers["gradserve-receipt"],
+    }
+
+
+def _recorded(e: Evidence, control: Control, push: Push, outcome: dict[str, Any]) -> bool:
+    row = control.row(push.worker)
+    if row.outcome is None or (row.last_sequence, row.last_digest) != (push.sequence, push.digest):
+        return False
+    recorded = {**row.outcome, "next_sequence": row.next_sequence, "receipt": row.receipt}
+    return all(outcome[key] == recorded[key] for key in recorded.keys() & outcome.keys()) and all(
+        outcome.get(key) in (None, value) for key, value in _measured(e, control, outcome["version"]).items()
+    )
+
+
+def _measured(e: Evidence, control: Control, version: int) -> dict[str, float]:
+    results = e.state(e.archive.nodes[control.head])[1].results.get(version)
+    return {} if results is None else dict(zip(MEASURED, results, strict=True))
+
+
+def _refused(control: Control, request: Push | Register) -> str | None:
+    verdict = decide(control, request, 0)
+    return verdict.code if isinstance(verdict, Rejection) else None
+
+
+def _row(control: Control, worker: str, told: dict[str, Any]) -> bool:
+    row = control.row(worker)
+    return (told["generation"], told["next_sequence"], told["receipt"], told["cursor"]) == (
+        row.generation,
+        row.next_sequence,
+        row.receipt,
+        row.cursor,
+    )
+
+
+def _true_once(
+    e: Evidence, exchange: Exchange, holds: Callable[[Control], bool], what: str
+) -> Iterator[str]:
+    """Nothing if it holds at one of the heads of the exchange's time, else the contradiction."""
+    assert exchange.end is not None
+    heads: list[Node] = list(e.heads_while(exchange.begin, exchange.end))
+    if not any(holds(e.state(node)[0]) for node in heads):
+        request = exchange.request
+        yield (
+            f"{exchange.client}: {request.method} {request.path} (ticks {exchange.begin}-{exchange.end}, heads "
+            f"{heads[0].position}-{heads[-1].position}): {what}"
+        )

@@ -1,0 +1,84 @@
+"""What the invariants look at: the disk, the tree of all histories and the clients' ledger, with what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradserve_service.core.arrays import Arrays
+from gradserve_service.core.control import Control
+
+from .archive import Archive, Node
+from .disk import Disk
+from .ledger import Ledger
+
+
+class Evidence:
+    """Of one run that is over."""
+
+    def __init__(self, archive: Archive, disk: Disk, ledger: Ledger, quiet_from: int, entries_lost: int) -> None:
+        self.archive, self.disk, self.ledger = archive, disk, ledger
+        self.quiet_from = quiet_from  # tick: from here on there were no faults
+        self.entries_lost = entries_lost
+
+    def state(self, node: Node) -> tuple[Control, Arrays]:
+        """What a server must hold at the end of this history."""
+        return self.archive.replayed(node)
+
+    def weights(self, node: Node) -> NDArray[np.float32]:
+        """The weights at the end of this history; empty before the first."""
+        weights = self.state(node)[1].weights
+        return np.empty(0, np.float32) if weights is None else weights
+
+    @cached_property
+    def final(self) -> list[Node]:
+        """The chain as it is at the end."""
+        return list(self.archive.head.history())
+
+    @cached_property
+    def histories(self) -> list[list[Node]]:
+        """The final chain, and every chain that ended in a lost tail."""
+        parents = {node.parent.hash for node in self.archive.nodes.values() if node.parent is not None}
+        ends = [node for key, node in self.archive.nodes.items() if key not in parents]
+        return [list(node.history()) for node in ends]
+
+    @cached_property
+    def by_etag(self) -> dict[str, list[Node]]:
+        """Which entries made the weights of an ETag: one, if all is well."""
+        found: dict[str, list[Node]] = {}
+        for node in self.archive.nodes.values():
+            if makes_weights(node):
+                found.setdefault(str(self.state(node)[0].etag), []).append(node)
+        return found
+
+    @cached_property
+    def lost_at(self) -> dict[str, int]:
+        """For each gradient that left the chain: the tick of the last time that it did."""
+        found: dict[str, int] = {}
+        heads = self.archive.heads
+        for (_, before), (tick, after) in zip(heads, heads[1:], strict=False):
+            node: Node | None = before
+            while node is not None and node.position > after.position:
+                if node.header["kind"] == "push":
+                    found[node.header["digest"]] = tick
+                node = node.parent
+        return found
+
+    def heads_while(self, begin: int, end: int) -> Iterator[Node]:
+        """What the head was at some moment of these ticks."""
+        return self.archive.heads_between(begin, end)
+
+
+def makes_weights(node: Node) -> bool:
+    """Whether the entry makes a new version."""
+    return node.parent is not None and (
+        node.header["kind"] == "load" or (node.header["kind"] == "push" and node.header["outcome"] == "applied")
+    )
+
+
+def pushes(history: list[Node]) -> Iterator[Node]:
+    """The gradients of a history, in order."""
+    return (node for node in history if node.header["kind"] == "push")

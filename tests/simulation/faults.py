@@ -1,0 +1,124 @@
+"""The mixes of faults, by name. A mix says how often; the seed says when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from random import Random
+
+NEVER = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How often each fault comes. Shares are of 1, `…_seconds` are means between two of its kind."""
+
+    # requests and answers
+    request_lost: float = NEVER
+    answer_lost: float = NEVER
+    copied: float = NEVER  # the request arrives a second time, later, maybe at another server
+    copy_seconds: float = 3.0  # how much later, at most
+    other_server: float = 0.05  # the client goes elsewhere for no reason
+    # the store's answers
+    store_lost: float = NEVER
+    store_unanswered: float = NEVER
+    store_ghost: float = NEVER
+    store_stall: float = NEVER
+    store_full: float = NEVER
+    outage_seconds: float = NEVER  # one server, or all, cannot reach the store for a while
+    # the store's memory
+    tail_seconds: float = NEVER
+    tail_writes: int = 8  # how far back it may go
+    damage_seconds: float = NEVER  # the newest snapshot's image
+    object_ttl_seconds: float = 30.0
+    # servers
+    kill_seconds: float = NEVER
+    drained: float = 0.2  # share of restarts that are orderly
+    pause_seconds: float = NEVER
+    # workers
+    worker_kill_seconds: float = NEVER
+    zombies: float = 0.5  # share of killed workers that were only paused
+    # people
+    operator_seconds: float = NEVER
+    visit_seconds: float = NEVER  # workers that come and go; then the run keeps fewer rows than it has seen workers
+
+
+NETWORK = {"request_lost": 0.06, "answer_lost": 0.06, "copied": 0.12, "other_server": 0.1}
+STORE = {"store_lost": 0.03, "store_unanswered": 0.03, "store_ghost": 0.03, "store_stall": 0.01}
+REWINDING = {"tail_seconds": 2.5, "worker_kill_seconds": 3.0, "operator_seconds": 4.0}
+
+MIXES: dict[str, Mix] = {
+    "calm": Mix(),
+    "network": Mix(**NETWORK, store_unanswered=0.02, store_lost=0.02, store_ghost=0.02),  # type: ignore[arg-type]
+    "kills": Mix(
+        request_lost=0.02, answer_lost=0.02, copied=0.1, kill_seconds=2.0, worker_kill_seconds=2.5, damage_seconds=2.0,
+        store_ghost=0.02, operator_seconds=4.0,
+    ),  # fmt: skip
+    "lost-tail": Mix(copied=0.1, answer_lost=0.03, **REWINDING),  # type: ignore[arg-type]
+    "pauses": Mix(
+        pause_seconds=1.2, worker_kill_seconds=2.0, zombies=1.0, copied=0.1, store_stall=0.04, object_ttl_seconds=2.0,
+        operator_seconds=3.0,
+    ),  # fmt: skip
+    "store-full": Mix(store_full=0.1, outage_seconds=2.0, copied=0.05, **STORE),  # type: ignore[arg-type]
+    "crowd": Mix(visit_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
+    "everything": Mix(
+        **NETWORK, **STORE, **REWINDING, store_full=0.03, outage_seconds=6.0, kill_seconds=4.0, pause_seconds=3.0,
+        damage_seconds=5.0, object_ttl_seconds=3.0,
+    ),  # type: ignore[arg-type]  # fmt: skip
+}
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults of one run: the mix, until it is over; and how many of each there were."""
+
+    mix: Mix
+    over: bool = False
+    unreachable: dict[str, float] = field(default_factory=dict)  # server → outages under way
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, kind: str) -> None:
+        """One more of that kind."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def of_store(self, server: str, random: Random, *, writes: bool) -> str | None:
+        """What becomes of a store operation."""
+        draw = random.random()
+        if self.over:
+            return None
+        if self.unreachable.get(server):
+            return "lost"
+        kinds = ["lost", "unanswered", "ghost", "stall", *(["full"] if writes else [])]
+        return self._drawn(draw, "store", kinds)
+
+    def of_request(self, random: Random) -> str | None:
+        """What becomes of a request or of its answer; a copy comes on top of the request itself."""
+        draw = random.random()
+        if self.over:
+            return None
+        for kind in ("request_lost", "answer_lost", "copied"):
+            draw -= getattr(self.mix, kind)
+            if draw < 0:
+                self.count(kind)
+                return kind
+        return None
+
+    def _drawn(self, draw: float, prefix: str, kinds: list[str]) -> str | None:
+        for kind in kinds:
+            draw -= getattr(self.mix, f"{prefix}_{kind}")
+            if draw < 0:
+                self.count(f"{prefix}_{kind}")
+                return kind
+        return None
+
+
+def gentler(mix: Mix, factor: float) -> Mix:
+    """The same mix, each fault `factor` times as often."""
+    shares = ("request_lost", "answer_lost", "copied", "store_lost", "store_unanswered", "store_ghost", "store_full")
+    changed: dict[str, float] = {}
+    for part in fields(mix):
+        value = getattr(mix, part.name)
+        if part.name in shares:
+            changed[part.name] = value * factor
+        elif part.name.endswith("_seconds") and part.name not in ("copy_seconds", "object_ttl_seconds"):
+            changed[part.name] = value / factor
+    return Mix(**{**{part.name: getattr(mix, part.name) for part in fields(mix)}, **changed})

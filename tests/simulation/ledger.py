@@ -1,0 +1,83 @@
+"""What clients asked, what they were told and what they were promised: the other half of the truth.
+
+Filled by the clients as they go, read by the invariants at the end. Every moment has a *tick*: the order of what
+happened, where virtual time may stand still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradserve.messages import Request, Response
+
+NoticeKind = Literal["registered", "rewound", "fenced"]
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One attempt of a request, seen by its client."""
+
+    client: str
+    request: Request
+    begin: int  # tick
+    end: int | None = None
+    response: Response | None = None  # None: none came
+
+
+@dataclass(slots=True, eq=False)
+class Gradient:
+    """One gradient that a worker computed. No two are equal, so its digest is its name."""
+
+    digest: str
+    worker: str
+    instance: str | None  # which process of the worker; None where it does not say
+    sequence: int
+    item: int  # which of the worker's samples
+    base_etag: str | None  # of the weights it was computed at, where the worker says so
+    base_bytes: bytes | None
+    says_after: bool = True  # the worker sends the receipt of the push before
+    acknowledged: int | None = None  # tick
+    outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What one process of a worker was told beside its pushes."""
+
+    tick: int
+    worker: str
+    instance: str | None
+    kind: NoticeKind
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All of one run."""
+
+    tick: Callable[[], int]
+    exchanges: list[Exchange] = field(default_factory=list)
+    gradients: dict[str, Gradient] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    items_done: dict[str, int] = field(default_factory=dict)  # of workers that follow their cursor, when they left
+    keys: set[str] = field(default_factory=set)  # of the operator's requests
+
+    def ask(self, client: str, request: Request) -> Exchange:
+        """An attempt begins."""
+        exchange = Exchange(client, request, self.tick())
+        self.exchanges.append(exchange)
+        return exchange
+
+    def answered(self, exchange: Exchange, response: Response) -> None:
+        """Its client has the answer in hand."""
+        exchange.end, exchange.response = self.tick(), response
+
+    def acknowledged(self, digest: str, outcome: str) -> None:
+        """The worker was told that its gradient is in the run."""
+        gradient = self.gradients[digest]
+        gradient.acknowledged, gradient.outcome = self.tick(), outcome
+
+    def notice(self, worker: str, instance: str | None, kind: NoticeKind) -> None:
+        """The worker was told where the run stands, that something is lost, or that it was replaced."""
+        self.notices.append(Notice(self.tick(), worker, instance, kind))

@@ -1,0 +1,103 @@
+"""People and programs beside the workers: who changes settings, who brings new weights, who looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from random import Random
+
+import numpy as np
+
+from gradserve.errors import GradserveError, ServerUnreachable
+from gradserve.flows import RunKey, configure_flow, pull_flow
+from gradserve.messages import Flow, Request, Response, ask
+from gradserve.wire import MEDIA_TYPE, encode_frame
+
+from .ledger import Ledger
+from .network import Client
+from .workers import RUN
+
+
+class Operator:
+    """Changes the learning rate, pauses and resumes, replaces the weights; every change with a key of its own."""
+
+    def __init__(self, client: Client, ledger: Ledger, random: Random) -> None:
+        self._client, self._ledger, self._random = client, ledger, random
+        self._changes = 0
+        self._numbers = np.random.default_rng(random.getrandbits(63))
+
+    async def change(self) -> None:
+        """One change of some kind. A refusal ends it: somebody was faster, or the run has no weights."""
+        description = await self._client.run(described())
+        if description is None or not description["initialised"]:
+            return
+        run = RunKey(RUN, description["uid"])
+        kind = self._random.choice(("lr", "weights-if-match", "weights-key", "pause"))
+        try:
+            if kind == "lr":
+                await self._client.run(configure_flow(run, {"optimizer": {"lr": self._lr()}}, self._key()))
+            elif kind == "pause":
+                await self._client.run(configure_flow(run, {"state": "paused"}, self._key()))
+                await asyncio.sleep(self._random.uniform(0.0, 1.0))
+            else:
+                await self._replace_weights(run, keyed=kind == "weights-key")
+        except GradserveError as error:
+            if isinstance(error, ServerUnreachable):
+                raise
+        if kind == "pause":
+            await self.resume(run)
+
+    async def resume(self, run: RunKey) -> None:
+        """Take care that the run is not left paused."""
+        await self._client.run(configure_flow(run, {"state": "running"}, self._key()))
+
+    async def settle(self) -> None:
+        """After all faults: a pause may have outlived the loss of its resume."""
+        description = await self._client.run(described())
+        if description is not None and description["state"] != "running":
+            await self.resume(RunKey(RUN, description["uid"]))
+
+    async def _replace_weights(self, run: RunKey, *, keyed: bool) -> None:
+        held = await self._client.run(pull_flow(run))
+        vector = self._numbers.standard_normal(held.layout.parameters).astype(np.float32)
+        condition = ("Idempotency-Key", self._key()) if keyed else ("If-Match", held.etag)
+        headers = (("Content-Type", MEDIA_TYPE), ("Accept", "application/json"), condition, *run.guard)
+        request = Request("PUT", f"{run.path}/weights", headers, tuple(encode_frame(held.layout, vector)))
+        await self._client.run(ask(request))
+
+    def _lr(self) -> float:
+        return round(self._random.uniform(0.001, 0.1), 6)
+
+    def _key(self) -> str:
+        self._changes += 1
+        key = f"{self._client.name}-{self._changes}"
+        self._ledger.keys.add(key)
+        return key
+
+
+def described() -> Flow[dict | None]:
+    """GET run; None when it is not there yet."""
+    response: Response = yield from ask(Request("GET", f"/v1/runs/{RUN}", (("Accept", "application/json"),)))
+    return json.loads(bytes(response.body)) if response.status == 200 else None
+
+
+class Reader:
+    """Looks at the weights now and then, with and without waiting; believes nothing but what it is told."""
+
+    def __init__(self, client: Client, random: Random) -> None:
+        self._client, self._random = client, random
+
+    async def look(self) -> None:
+        """One look. What it shows is checked at the end, against the history that it names."""
+        headers: tuple[tuple[str, str], ...] = (("Accept", MEDIA_TYPE),)
+        if (held := getattr(self, "_etag", None)) is not None and self._random.random() < 0.7:
+            headers += (("If-None-Match", held),)
+        wait = self._random.choice((0.0, 0.0, 1.5))
+        if wait:
+            headers += (("Prefer", f"wait={wait}"),)
+        try:
+            response = await self._client.send(Request("GET", f"/v1/runs/{RUN}/weights", headers, wait_seconds=wait))
+        except ServerUnreachable:
+            return
+        if response.status == 200:
+            self._etag = response.header("etag")

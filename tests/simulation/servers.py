@@ -1,0 +1,162 @@
+"""Servers: the real `Replicas` behind the real app, called in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cache, partial
+from random import Random
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import FastAPI
+
+from gradserve.errors import ServerUnreachable
+from gradserve.messages import Request, Response
+from gradserve_service.http.app import create_app
+from gradserve_service.limits import Limits
+from gradserve_service.replica import Replicas
+from gradserve_service.replica.threads import Threads
+from gradserve_service.settings import Settings
+
+from .disk import Disk
+from .faults import Faults
+from .loop import Program, VirtualLoop
+from .store import SimStore
+
+EPOCH_SECONDS = 1_700_000_000.0
+
+
+class Inline(Threads):
+    """No threads: the work is done where it is asked for. Runs here are tiny."""
+
+    def __init__(self) -> None:
+        self.count = 1
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Do it now."""
+        return function()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@cache
+def app_of(index: int) -> FastAPI:
+    """The app of server number `index`: making one takes longer than a whole run, so it is used again."""
+    return create_app(None, Settings(token=None))
+
+
+class Server:
+    """One place where a server runs. It can be killed, restarted, drained and paused."""
+
+    def __init__(
+        self, index: int, loop: VirtualLoop, disk: Disk, faults: Faults, limits: Limits, seed: str, trace: Any
+    ) -> None:
+        self.name = f"server{index}"
+        self.lives = 0
+        self._index, self._loop, self._disk, self._faults, self._limits = index, loop, disk, faults, limits
+        self._seed, self._trace = seed, trace
+        self._open: dict[int, asyncio.Future[Response]] = {}  # requests under way
+        self._asked = 0
+        self.faults_of_its_own: list[str] = []  # exceptions that came out of the app
+        self.start()
+
+    def start(self) -> None:
+        """A new life, with nothing in memory."""
+        self.lives += 1
+        self.program = Program(self.name)
+        random = Random(f"{self._seed} {self.name} {self.lives}")
+        store = SimStore(self._disk, self._loop, self.program, self._faults, random)
+        self.replicas = Replicas(
+            store,
+            limits=self._limits,
+            clock=lambda: EPOCH_SECONDS + self._loop.time(),
+            new_uid=lambda: f"{random.getrandbits(128):032x}",
+            threads=Inline(),
+        )
+        app_of(self._index).state.replicas = self.replicas
+        self._loop.start(self.program, self.replicas.start(), f"{self.name} starts")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes connections (a paused one does)."""
+        return not self.program.dead
+
+    def kill(self) -> None:
+        """kill -9. Whoever waits for an answer sees the connection break."""
+        self._loop.kill(self.program)
+        for answer in self._open.values():
+            if not answer.done():
+                answer.set_exception(ServerUnreachable(f"{self.name} was killed"))
+        self._open.clear()
+
+    async def drain(self) -> None:
+        """SIGTERM, as far as the replicas see it; the rest is a kill."""
+        replicas = self.replicas
+        task = self._loop.start(self.program, replicas.drain(), f"{self.name} drains")
+        await asyncio.wait([task], timeout=10.0)
+        if self.replicas is replicas and self.alive:
+            self.kill()
+
+    def receive(self, request: Request, answer: asyncio.Future[Response]) -> None:
+        """A request has arrived. The answer, once there is one, is set on the future: it leaves at that moment."""
+        if not self.alive:
+            if not answer.done():
+                answer.set_exception(ServerUnreachable(f"{self.name} refuses connections"))
+            return
+        self._asked += 1
+        number = self._asked
+        self._open[number] = answer
+        self._loop.start(self.program, self._serve(number, request, answer), f"{self.name} {request.method}")
+
+    async def _serve(self, number: int, request: Request, answer: asyncio.Future[Response]) -> None:
+        try:
+            response = await call_app(app_of(self._index), request)
+        except Exception as error:  # noqa: BLE001 - the edge lets nothing through: if it does, that is a finding
+            self.faults_of_its_own.append(f"{request.method} {request.path}: {error!r}")
+            return
+        finally:
+            if not self.program.dead:
+                self._open.pop(number, None)
+        self._trace("answers", self.name, request.method, request.path, response.status)
+        if not answer.done():
+            answer.set_result(response)
+
+
+async def call_app(app: FastAPI, request: Request) -> Response:
+    """One request through the whole app."""
+    path, _, query = request.path.partition("?")
+    body = b"".join(bytes(piece) for piece in request.body)
+    headers = [(name.lower().encode(), value.encode()) for name, value in request.headers]
+    if request.body:
+        headers.append((b"content-length", str(len(body)).encode()))
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": headers,
+        "client": ("simulation", 1),
+        "server": ("simulation", 80),
+    }
+    sent: list[dict[str, Any]] = []
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        for message in messages:
+            return message
+        await asyncio.get_running_loop().create_future()  # the client stays
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await app(scope, receive, partial(send))
+    fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in sent[0]["headers"]}
+    return Response(sent[0]["status"], fields, b"".join(bytes(message.get("body", b"")) for message in sent[1:]))

@@ -1,0 +1,202 @@
+"""Workers that use the SDK's sessions: they come, push, are killed or stopped, come back, and go on after the cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from gradserve.errors import Fenced, RunPaused, WorkerNotFound
+from gradserve.flows import FirstWeights, OpenedRun, open_run_flow
+from gradserve.gradients import gradient_layout, gradient_pieces
+from gradserve.session import WorkerSession
+from gradserve.weights import Weights
+from gradserve.wire import Layout, decode_frame
+
+from .ledger import Gradient, Ledger
+from .loop import Program, VirtualLoop
+from .network import Client, Network
+
+RUN = "digits"
+SHAPES = {"bias": (2,), "dense": (2, 3), "head": (2, 2)}
+THINK_SECONDS = 0.35  # mean time that a gradient takes
+ITEMS_AFTERWARDS = 4  # computed once all faults are over, so that every loss can be told
+
+
+def first_weights(seed: str) -> FirstWeights:
+    """What every worker would start the run with."""
+    numbers = np.random.default_rng(Random(f"{seed} weights").getrandbits(63))
+    return FirstWeights.of({name: numbers.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()})
+
+
+class Settlement:
+    """When workers may stop: the faults are over, and each has pushed a little more."""
+
+    def __init__(self) -> None:
+        self.faults_over = asyncio.Event()
+        self.all_done = asyncio.Event()
+        self.open: list[str] = []
+
+    def enter(self, name: str) -> None:
+        """One more to wait for."""
+        self.open.append(name)
+
+    def done(self, name: str) -> None:
+        """It has pushed all and left, or is dead."""
+        self.open.remove(name)
+        if not self.open and self.faults_over.is_set():
+            self.all_done.set()
+
+
+class SessionWorker:
+    """A worker of one name, over all its processes. `restart` ends the present one and starts another."""
+
+    def __init__(
+        self, rank: int, seed: str, loop: VirtualLoop, network: Network, ledger: Ledger, settlement: Settlement,
+        spec: dict[str, Any], client: Callable[[str, Random], Client],
+    ) -> None:  # fmt: skip
+        self.name = f"worker{rank}"
+        self.rank = rank
+        self._seed, self._loop, self._network, self._ledger = seed, loop, network, ledger
+        self._settlement, self._spec, self._client = settlement, spec, client
+        self._lives = 0
+        self._sleeping: list[Program] = []  # paused processes that were replaced: zombies, once they wake
+        self.start()
+
+    def start(self) -> None:
+        """A new process of this worker."""
+        self._lives += 1
+        instance = f"{self.name}.{self._lives}"
+        self.program = Program(instance)
+        self._settlement.enter(instance)
+        self._loop.start(self.program, self._live(instance), instance)
+
+    def restart(self, *, zombie: bool) -> None:
+        """The process is killed, or (a zombie) only stopped for a while; its successor starts at once."""
+        if zombie:
+            self._loop.pause(self.program)
+            self._sleeping.append(self.program)
+        else:
+            self._loop.kill(self.program)
+            self._settlement.done(self.program.name)
+        self.start()
+
+    def wake(self) -> None:
+        """Stopped processes go on: they do not know that they were replaced."""
+        while self._sleeping:
+            self._loop.resume(self._sleeping.pop())
+
+    # One process
+
+    async def _live(self, instance: str) -> None:
+        life = Life(self, instance, Random(f"{self._seed} {instance}"))
+        try:
+            await life.work()
+            self._ledger.items_done[self.name] = life.items_done
+        except Fenced:
+            self._ledger.notice(self.name, instance, "fenced")
+            if self.program.name == instance:
+                self.start()  # replaced by a process that started earlier and registered later: come again
+        self._settlement.done(instance)
+
+
+class Life:
+    """One process of a worker, from its start to its end."""
+
+    def __init__(self, worker: SessionWorker, instance: str, random: Random) -> None:
+        self._worker, self._instance, self._random = worker, instance, random
+        self._numbers = np.random.default_rng(random.getrandbits(63))
+        self._ledger = worker._ledger
+        self._client = worker._client(worker.name, random)
+        self._item = 1
+
+    @property
+    def items_done(self) -> int:
+        """How many of its samples are in the run, as it knows."""
+        return self._item - 1
+
+    async def work(self) -> None:
+        """Push one item after the other until the faults are over, and a few more; leave."""
+        self._session = await self._begin()
+        over = self._worker._settlement.faults_over
+        told = -1
+        while told != len(self._session.notices):  # leaving, too, may tell of a loss: then there is more to do
+            told, left = len(self._session.notices), ITEMS_AFTERWARDS
+            while left:
+                if self._random.random() < 0.1:
+                    await self._run(self._session.heartbeat())
+                await self._push_one()
+                left -= over.is_set()
+            told = len(self._session.notices)
+            await self._leave()
+
+    async def _leave(self) -> None:
+        # Not found: it left in an earlier attempt, and the run has forgotten it since.
+        with contextlib.suppress(WorkerNotFound):
+            await self._run(self._session.leave())
+
+    async def _begin(self) -> WorkerSession:
+        rank, first = self._worker.rank, first_weights(self._worker._seed)
+        flow = open_run_flow(RUN, self._worker._spec, first, rank=rank)
+        opened: OpenedRun = await self._client.run(flow)
+        session = WorkerSession(opened.key, self._worker.name, self._instance, first=first, rank=rank)
+        await self._client.run(session.register())
+        self._ledger.notice(self._worker.name, self._instance, "registered")
+        self._item = int(session.cursor or 0) + 1
+        return session
+
+    async def _push_one(self) -> None:
+        session = self._session
+        base = session.weights
+        if base is None or self._random.random() < 0.6:
+            base = await self._run(session.pull(wait_seconds=self._random.choice((0.0, 0.0, 0.5))))
+        await asyncio.sleep(self._random.expovariate(1 / THINK_SECONDS))
+        tensors = gradient_of(base.layout, self._numbers, partly=self._random.random() < 0.3)
+        digest = digest_of(base.layout, tensors)
+        self._ledger.gradients[digest] = Gradient(
+            digest, self._worker.name, self._instance, session.next_sequence, self._item, base.etag, base.vector.tobytes()
+        )  # fmt: skip
+        await self._deliver(base, tensors, digest)
+
+    async def _deliver(self, base: Weights, tensors: dict[str, np.ndarray], digest: str) -> None:
+        want_weights = self._random.random() < 0.6
+        while True:
+            flow = self._session.push(tensors, base=base, cursor=str(self._item), want_weights=want_weights)
+            try:
+                result = await self._run(flow)
+            except RunPaused:
+                await asyncio.sleep(0.5)  # a refusal leaves no trace: the same push again
+                continue
+            break
+        if result.accepted:
+            self._ledger.acknowledged(digest, result.outcome)
+            self._item += 1
+
+    async def _run(self, flow: Any) -> Any:
+        """A flow of the session; what it survived is written down, and the data goes back to the cursor."""
+        noticed = len(self._session.notices)
+        result = await self._client.run(flow)
+        if len(self._session.notices) > noticed:
+            self._ledger.notice(self._worker.name, self._instance, "rewound")
+            self._item = int(self._session.cursor or 0) + 1
+        return result
+
+
+def gradient_of(layout: Layout, numbers: np.random.Generator, *, partly: bool) -> dict[str, np.ndarray]:
+    """A gradient like no other; partly: not of all tensors."""
+    names = list(layout.names)
+    if partly:
+        names = [name for name in names if numbers.random() < 0.5] or names[:1]
+    shapes = dict(zip(layout.names, layout.shapes, strict=True))
+    return {name: numbers.standard_normal(shapes[name]).astype(np.float32) for name in names}
+
+
+def digest_of(layout: Layout, tensors: dict[str, np.ndarray]) -> str:
+    """The digest that the service will know the gradient by."""
+    part = gradient_layout(layout, tensors)
+    return decode_frame(b"".join(bytes(piece) for piece in gradient_pieces(part, tensors, {}))).digest
+

@@ -1,0 +1,334 @@
+"""One seed, one run: servers, workers, people and faults are put together, run to the end, and looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from unittest import mock
+
+import structlog
+
+from gradserve.messages import Request, Response
+from gradserve_service.core import machine
+from gradserve_service.limits import Limits
+
+from .archive import Archive
+from .disk import Checks, Disk
+from .evidence import Evidence, pushes
+from .faults import MIXES, Faults, Mix
+from .invariants import untold, violations_of
+from .ledger import Ledger
+from .loop import Deadlock, Endless, VirtualLoop
+from .network import Client, Network
+from .operators import Operator, Reader
+from .scripts import ScriptWorker
+from .servers import Server, app_of, call_app
+from .store import GHOST_SECONDS_MAX, STALL_SECONDS_MAX
+from .workers import RUN, SessionWorker, Settlement
+
+FAULT_SECONDS = 20.0  # how long faults go on
+FINISH_SECONDS = 900.0  # how long the work may take afterwards: the SDK's longest pauses are 20 s and 60 s
+ECHO_SECONDS = STALL_SECONDS_MAX + GHOST_SECONDS_MAX  # how long a fault may have effects after its time
+LINES_KEPT = 400  # of the trace
+VISITORS_KEPT = 2  # rows for workers that come and go, where they do
+
+
+@dataclass(slots=True)
+class Shape:
+    """What a seed draws before it starts."""
+
+    servers: int
+    sessions: int
+    restarting: int  # of the sessions
+    scripts: tuple[str, ...]
+    spec: dict[str, Any]
+    limits: Limits
+
+    @classmethod
+    def drawn(cls, random: Random) -> Shape:
+        """From 1 server and 2 workers to 3 and 4; runs so small that snapshots and objects come often."""
+        sessions = random.choice((1, 2, 2, 3))
+        scripts = random.choice(((), ("plain",), ("recomputing",), ("plain", "recomputing")))
+        optimizer = random.choice(({"name": "sgd", "lr": 0.05, "momentum": 0.9}, {"name": "adam", "lr": 0.01}))
+        staleness = random.choice(
+            ({"name": "none"}, {"name": "inverse"}, {"name": "inverse", "max_staleness": 4}, {"name": "none"})
+        )
+        limits = Limits(
+            inline_payload_bytes_max=random.choice((0, 300, 65_536)),
+            snapshot_journal_bytes_min=random.choice((1_500, 4_000, 15_000)),
+            snapshot_state_factor=1,
+            catch_up_entries=random.choice((3, 256)),
+            batch_entries_max=random.choice((2, 64)),
+        )
+        return cls(
+            servers=random.choice((1, 2, 2, 3)),
+            sessions=sessions,
+            restarting=random.randint(1, sessions),
+            scripts=scripts if sessions + len(scripts) > 1 else ("plain",),
+            spec={"optimizer": optimizer, "staleness": staleness},
+            limits=limits,
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """What came out of one run."""
+
+    seed: int
+    mix: str
+    violations: list[str]
+    counters: dict[str, int]
+    trace: str  # a digest of every event: equal for equal runs
+    lines: list[str] = field(default_factory=list)  # the last events
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, seed: int, mix: str, checks: Checks | None = None) -> None:
+        self.seed, self.mix_name = seed, mix
+        self.mix: Mix = MIXES[mix]
+        self.loop = VirtualLoop()
+        self.ticks = 0
+        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self.digest = hashlib.sha256()
+        name = f"{mix} {seed}"
+        self._name = name
+        self._visitors = 0
+        self.random = Random(name)
+        self.shape = Shape.drawn(Random(f"{name} shape"))
+        self.faults = Faults(self.mix)
+        self.archive = Archive(self.tick)
+        self.ledger = Ledger(self.tick)
+        self.disk = Disk(self.loop.time, self.archive, self.mix.object_ttl_seconds, checks or Checks())
+        self.lost_entries = 0
+        self.quiet_from = 1 << 62  # tick
+        self.final: list[dict[str, Any]] = []  # what each server shows at the end
+        self.logged: list[dict[str, Any]] = []
+
+    def tick(self) -> int:
+        """The order of what happens."""
+        self.ticks += 1
+        return self.ticks
+
+    def trace(self, *what: object) -> None:
+        """One event, for the digest and for whoever has to find out what happened."""
+        line = f"{self.loop.time():9.4f} {self.ticks} {' '.join(str(word) for word in what)}"
+        self.digest.update(line.encode())
+        self.lines.append(line)
+
+    def evidence(self) -> Evidence:
+        """What there is to look at."""
+        return Evidence(self.archive, self.disk, self.ledger, self.quiet_from, self.lost_entries)
+
+    def run(self) -> None:
+        """Run to the end; what cannot be brought to an end raises `Deadlock` or `Endless`."""
+        with structlog.testing.capture_logs() as self.logged:
+            self.loop.run(self._main())
+
+    async def _main(self) -> None:
+        self._populate()
+        hands = [asyncio.create_task(hand, name="fault") for hand in self._hands()]
+        await asyncio.sleep(FAULT_SECONDS)
+        self.faults.over = True
+        for hand in hands:
+            hand.cancel()
+        await asyncio.gather(*hands, return_exceptions=True)
+        await self._mend()
+        self.trace("faults are over")
+        await asyncio.sleep(ECHO_SECONDS)
+        self.quiet_from = self.tick()
+        self.settlement.faults_over.set()
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self.settlement.all_done.wait()
+        except TimeoutError:
+            raise Endless(f"{', '.join(self.settlement.open)} did not finish") from None
+        await asyncio.sleep(self.mix.object_ttl_seconds + ECHO_SECONDS)  # objects that nobody named vanish
+        for index, server in enumerate(self.servers):
+            self.final.append(await _shown(index, server))
+
+    def _populate(self) -> None:
+        shape = self.shape
+        self.servers = [
+            Server(index, self.loop, self.disk, self.faults, shape.limits, self._name, self.trace)
+            for index in range(shape.servers)
+        ]
+        self.network = Network(
+            self.loop, self.servers, self.faults, self.ledger, Random(f"{self._name} network"), self.trace
+        )
+        self.settlement = Settlement()
+        self.sessions = [
+            SessionWorker(rank, self._name, self.loop, self.network, self.ledger, self.settlement, shape.spec,
+                          self._client)
+            for rank in range(shape.sessions)
+        ]  # fmt: skip
+        for habit in shape.scripts:
+            name = f"curl-{habit}"
+            asyncio.create_task(self._script(name, habit).work(), name=name)  # noqa: RUF006 - the loop keeps its tasks
+        self.operator = Operator(self._client("operator", Random(f"{self._name} o")), self.ledger, self.random)
+
+    def _script(self, name: str, habit: str) -> ScriptWorker:
+        client = self._client(name, Random(f"{self._name} {name} client"))
+        return ScriptWorker(name, habit, self._name, self.ledger, self.settlement, client)  # type: ignore[arg-type]
+
+    def _client(self, name: str, random: Random) -> Client:
+        return Client(name, self.network, self.loop, self.faults, random)
+
+    # The hand that does the faults
+
+    def _hands(self) -> list[Any]:
+        mix = self.mix
+        reader = Reader(self._client("reader", Random(f"{self._name} r")), Random(f"{self._name} looks"))
+        return [
+            self._now_and_then(mix.kill_seconds, self._restart_a_server),
+            self._now_and_then(mix.pause_seconds, self._pause_a_server),
+            self._now_and_then(mix.tail_seconds, self._lose_a_tail),
+            self._now_and_then(mix.damage_seconds, self._damage_a_snapshot),
+            self._now_and_then(mix.outage_seconds, self._break_a_connection),
+            self._now_and_then(mix.worker_kill_seconds, self._restart_a_worker),
+            self._now_and_then(mix.operator_seconds, self.operator.change),
+            self._now_and_then(mix.visit_seconds, self._visit),
+            self._now_and_then(0.5, reader.look),
+        ]
+
+    async def _now_and_then(self, mean_seconds: float, do: Callable[[], Awaitable[None]]) -> None:
+        random = Random(f"{self._name} {do.__name__}")
+        while mean_seconds:
+            await asyncio.sleep(random.expovariate(1 / mean_seconds))
+            await do()
+
+    async def _restart_a_server(self) -> None:
+        server = self.random.choice(self.servers)
+        if not server.alive:
+            return
+        drained = self.random.random() < self.mix.drained
+        self.faults.count("drain" if drained else "kill")
+        self.trace("drains" if drained else "kills", server.name)
+        if drained:
+            await server.drain()
+        else:
+            server.kill()
+        await asyncio.sleep(self.random.uniform(0.0, 1.0))
+        server.start()
+
+    async def _pause_a_server(self) -> None:
+        server = self.random.choice(self.servers)
+        program = server.program
+        self.faults.count("pause")
+        self.trace("pauses", server.name)
+        self.loop.pause(program)
+        await asyncio.sleep(self.random.uniform(0.2, 5.0))
+        self.trace("resumes", server.name)
+        self.loop.resume(program)
+
+    async def _lose_a_tail(self) -> None:
+        lost = self.disk.lose_tail(self.random.randint(1, self.mix.tail_writes))
+        if lost:
+            self.faults.count("lost_tail")
+            self.lost_entries += lost
+            self.trace("the store lost", lost, "entries, head", self.archive.head.position)
+
+    async def _damage_a_snapshot(self) -> None:
+        if self.disk.damage_newest_snapshot(whole=self.random.random() < 0.3, byte=self.random.getrandbits(16)):
+            self.faults.count("damaged_image")
+            self.trace("an image is damaged")
+
+    async def _break_a_connection(self) -> None:
+        everyone = self.random.random() < 0.3
+        broken = [server.name for server in self.servers] if everyone else [self.random.choice(self.servers).name]
+        self.faults.count("outage")
+        for name in broken:
+            self.faults.unreachable[name] = self.faults.unreachable.get(name, 0) + 1
+        await asyncio.sleep(self.random.uniform(0.2, 3.0))
+        for name in broken:
+            self.faults.unreachable[name] -= 1
+
+    async def _restart_a_worker(self) -> None:
+        worker = self.random.choice(self.sessions[: self.shape.restarting])
+        zombie = self.random.random() < self.mix.zombies
+        self.faults.count("zombie" if zombie else "worker_kill")
+        self.trace("stops" if zombie else "kills", worker.program.name)
+        worker.restart(zombie=zombie)
+        if zombie:
+            asyncio.create_task(self._wake_later(worker), name="wakes")  # noqa: RUF006 - the loop keeps its tasks
+
+    async def _visit(self) -> None:
+        self._visitors += 1
+        await asyncio.shield(self._script(f"visitor{self._visitors}", "visiting").visit())
+
+    async def _wake_later(self, worker: SessionWorker) -> None:
+        await asyncio.sleep(self.random.uniform(0.2, 6.0))
+        self.trace("wakes a process of", worker.name)
+        worker.wake()
+
+    async def _mend(self) -> None:
+        """What is down comes up, what is paused goes on, what is cut off is connected again."""
+        self.faults.unreachable.clear()
+        for server in self.servers:
+            self.loop.resume(server.program)
+            if server.replicas.draining and server.alive:
+                server.kill()
+            if not server.alive:
+                server.start()
+        for worker in self.sessions:
+            worker.wake()
+        await self.operator.settle()
+
+
+async def _shown(index: int, server: Server) -> dict[str, Any]:
+    """What a server shows of the run, once nothing changes any more."""
+    app = app_of(index)
+
+    async def get(path: str) -> Response:
+        task = server._loop.start(server.program, call_app(app, Request("GET", f"/v1/runs/{RUN}{path}")))
+        return await task
+
+    return {"server": server.name, "run": await get(""), "weights": await get("/weights"),
+            "slots": await get("/optimizer-state")}  # fmt: skip
+
+
+def simulate(seed: int, mix: str, checks: Checks | None = None) -> Report:
+    """One run, what is wrong with it, and what happened in numbers."""
+    world = World(seed, mix, checks)
+    violations: list[str] = []
+    with bounds_of(world):
+        try:
+            world.run()
+        except (Deadlock, Endless) as error:
+            violations.append(f"all workers finish: {error}")
+        violations += violations_of(world)
+    return Report(seed, mix, violations, counters_of(world), world.digest.hexdigest(), list(world.lines))
+
+
+def bounds_of(world: World) -> AbstractContextManager[object]:
+    """The rules with a bound that is met here: 10,000 rows of workers are too many."""
+    steady = world.shape.sessions + len(world.shape.scripts)
+    return mock.patch.object(
+        machine, "WORKERS_KEPT", steady + VISITORS_KEPT if world.mix.visit_seconds else machine.WORKERS_KEPT
+    )
+
+
+def counters_of(world: World) -> dict[str, int]:
+    """Faults by kind, and what became of the gradients."""
+    evidence = world.evidence()
+    kept = [node.header["digest"] for node in pushes(evidence.final)]
+    acknowledged = {key for key, gradient in world.ledger.gradients.items() if gradient.acknowledged is not None}
+    lost = acknowledged - set(kept)
+    silent = {digest for digest, _ in untold(evidence)}
+    return {
+        **dict(sorted(world.faults.counts.items())),
+        "requests": len(world.ledger.exchanges),
+        "gradients": len(world.ledger.gradients),
+        "snapshots": len(world.archive.images),
+        "acknowledged": len(acknowledged),
+        "lost_and_told": len(lost - silent),
+        "untold": len(silent),
+        "doubled": len(kept) - len(set(kept)),
+    }
