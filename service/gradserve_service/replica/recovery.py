@@ -15,7 +15,7 @@ from gradserve.wire import Frame, Layout, decode_frame
 from ..core.arrays import Arrays, update
 from ..core.blocks import RunAll, in_turn
 from ..core.control import Control
-from ..core.entries import Entry, read_entry
+from ..core.entries import ChainBroken, Entry, read_entry
 from ..core.gradient import Gradient
 from ..core.image import DamagedImage, decode_image
 from ..core.machine import advance
@@ -122,11 +122,15 @@ async def _records(store: Store, state: State, limit: int) -> AsyncIterator[Reco
 
 
 async def payload_of(store: Store, uid: str, record: Record, entry: Entry) -> Frame | None:
-    """The payload of an entry, not yet verified; None for an entry that has none."""
+    """The payload of an entry, not yet verified; None for an entry that has none.
+
+    Raises `ChainBroken` when it is gone: entries go together with their payloads, so most likely that range was trimmed
+    between the two reads, and there is a newer snapshot now.
+    """
     if not entry.header.get("size"):
         return None
     try:
         raw = record.inline if record.object is None else await store.get_object(uid, record.object)
     except KeyError:
-        raise Damaged(f"the payload of entry {entry.position} is missing") from None
+        raise ChainBroken(f"the payload of entry {entry.position} is gone") from None
     return decode_frame(raw)
