@@ -15,6 +15,7 @@ The names below are the public ones; `errors` draws the tree of what can be rais
 
 from importlib.metadata import version as _installed_version
 
+from . import losses
 from .client import Client, connect
 from .errors import (
     Backpressure,
@@ -156,4 +157,5 @@ __all__ = [
     "WorkerNotFound",
     "WorkerTooFast",
     "connect",
+    "losses",
 ]
