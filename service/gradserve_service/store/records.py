@@ -114,9 +114,8 @@ def require_next(expected: Head, records: Sequence[Record]) -> None:
     for position, record in enumerate(records, expected.position + 1):
         if record.position != position:
             raise ValueError(f"entry at position {record.position}, expected {position}")
-        if len(record.inline) > INLINE_BYTES_MAX:
-            raise ValueError(
-                f"an inline payload of {len(record.inline)} bytes; over {INLINE_BYTES_MAX} it is an object"
-            )
-        if record.inline and record.object is not None:
+        size = memoryview(record.inline).nbytes
+        if size > INLINE_BYTES_MAX:
+            raise ValueError(f"an inline payload of {size} bytes; over {INLINE_BYTES_MAX} it is an object")
+        if size and record.object is not None:
             raise ValueError("a payload is inline or an object, not both")

@@ -1,0 +1,386 @@
+"""What a real Redis does to its clients: dies, stalls, fills up, is replaced by one set up in another way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from gradserve_service.store import Store, StoreFull, StoreUnavailable, StoreUnfit, open_store, redis_link
+from gradserve_service.store.records import Appended, Durability, HeadMoved
+from gradserve_service.store.redis_keys import CATALOGUE, DELETING, NAMES, run_key
+from gradserve_service.store.redis_scripts import DELETE
+from gradserve_service.store.redis_store import RedisStore
+from real_redis import RealRedis
+from store.chains import Chain, end, opened, record, records
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Store]:
+    """A store that is closed at the end."""
+    store = await opened(url)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def seen_by_the_loop(store: Store) -> None:
+    """The loop has learnt that the connections of a killed Redis are closed."""
+    assert isinstance(store, RedisStore)
+    while not all([await lane.can_read() for lane in store._link._idle]):  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+
+
+async def fill(chain: Chain) -> None:
+    """Append until the store refuses."""
+    while len(chain.entries) < 2_000:
+        await chain.put(*[os.urandom(60_000)] * 8, b"small")
+
+
+async def test_kill_9_of_redis_loses_nothing_acknowledged_at_fsync() -> None:
+    """Appended one by one until the kill hits in the middle; every acknowledged entry is there after the restart."""
+    with RealRedis(appendonly="yes", appendfsync="always") as server:
+        async with connected(server.url) as store:
+            assert store.durability == "fsync"
+            chain = await Chain.create(store)
+            await chain.put(await chain.object(os.urandom(5 << 20)))
+            enough = asyncio.Event()
+
+            async def append_for_ever() -> None:
+                while True:
+                    await chain.put(os.urandom(2_000))
+                    if len(chain.entries) == 50:
+                        enough.set()
+
+            appending = asyncio.create_task(append_for_ever())
+            await enough.wait()
+            await asyncio.to_thread(server.kill)
+            with pytest.raises(StoreUnavailable):
+                await appending
+            await asyncio.to_thread(server.start)
+            await store.check()
+            kept = await chain.read()
+            assert kept[: len(chain.entries)] == chain.entries
+            assert len(kept) - len(chain.entries) <= 1  # the last one may be in without its reply
+            assert await store.head("u1") == end(kept)
+            await store.get_object("u1", chain.entries[0].object)
+
+
+async def test_a_store_comes_back_by_itself_when_redis_does() -> None:
+    """Every method says `unavailable` meanwhile; nothing has to be opened again."""
+    with RealRedis(appendonly="yes", appendfsync="always") as server:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            await chain.put(b"before")
+            server.kill()
+            for question in (
+                store.head("u1"),
+                store.check(),
+                store.find("digits"),
+                store.append("u1", chain.head, [record(chain.head)]),
+                store.put_object("u1", [b"payload"]),
+                store.memory_pressure(),
+                store.delete("digits", "u1"),
+            ):
+                with pytest.raises(StoreUnavailable):
+                    await question
+            server.start()
+            await store.check()
+            await chain.put(b"after")
+            assert await chain.read() == chain.entries
+
+
+async def test_a_restart_between_two_appends_is_noticed_before_sending() -> None:
+    """The old connection is dead; nothing was sent over it, so the append need not fail."""
+    with RealRedis(appendonly="yes", appendfsync="always") as server:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            server.kill()
+            server.start()
+            await seen_by_the_loop(store)
+            await chain.put(b"after")
+
+
+async def test_a_server_starts_while_redis_is_away() -> None:
+    """`open` says so, and works later on the same store."""
+    server = RealRedis()
+    store = open_store(server.url, "memory")
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.open()
+        server.start()
+        await store.open()
+        await Chain.create(store)
+    finally:
+        await store.close()
+        server.stop()
+
+
+async def test_a_redis_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel still takes what we send, and it runs it when it wakes: before the second attempt, or after it."""
+    with RealRedis() as server:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            monkeypatch.setattr(redis_link, "REPLY_SECONDS", 0.2)
+            server.pause()
+            entry = record(chain.head, b"payload")
+            with pytest.raises(StoreUnavailable, match="did not answer"):
+                await store.append("u1", chain.head, [entry])
+            server.resume()
+            monkeypatch.undo()
+            assert await store.append("u1", chain.head, [entry]) in (Appended(), HeadMoved(end([entry])))
+            assert await chain.read() == [entry]
+
+
+async def test_a_caller_that_is_cancelled_does_not_spoil_the_connection() -> None:
+    """The reply that nobody waits for must not be taken for the answer to the next question."""
+    with RealRedis() as server:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            server.pause()
+            waiting = [asyncio.create_task(store.find("digits")) for _ in range(12)]
+            await asyncio.sleep(0)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            server.resume()
+            assert await store.head("u1") == chain.head
+            assert await asyncio.gather(*(store.find("digits") for _ in range(12))) == [chain.run] * 12
+
+
+async def test_an_evicting_redis_is_refused_with_the_cure() -> None:
+    """At open; without a limit there is nothing to evict for."""
+    evicting = {"maxmemory-policy": "allkeys-lru"}
+    with RealRedis(maxmemory="64mb", **evicting) as server:
+        store = open_store(server.url, "memory")
+        with pytest.raises(StoreUnfit, match="CONFIG SET maxmemory-policy noeviction"):
+            await store.open()
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        await store.open()
+        server.command("CONFIG", "SET", "maxmemory", "64mb")
+        with pytest.raises(StoreUnfit, match="allkeys-lru"):
+            await store.check()
+        await store.close()
+
+
+async def test_a_redis_that_evicts_after_a_reconnect_is_not_written_to() -> None:
+    """Somebody restarted it with other settings: refused before the first byte, told apart from being away."""
+    with RealRedis(appendonly="yes", appendfsync="always") as server:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            server.kill()
+            server.settings |= {"maxmemory": "64mb", "maxmemory-policy": "volatile-lru"}
+            server.start()
+            await seen_by_the_loop(store)
+            with pytest.raises(StoreUnavailable, match="volatile-lru"):
+                await store.append("u1", chain.head, [record(chain.head)])
+            with pytest.raises(StoreUnfit, match="volatile-lru"):
+                await store.check()
+            server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            await store.check()
+            assert await chain.read() == []
+            await chain.put(b"after the cure")
+
+
+async def test_a_full_redis_refuses_and_keeps_nothing_of_what_it_refused() -> None:
+    """Batches of payloads until it is full; then the chain is what was acknowledged, and a delete still works."""
+    with RealRedis(maxmemory="24mb") as server:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            await Chain.create(store, "other", "u2")
+            with pytest.raises(StoreFull):
+                await fill(chain)
+            assert len(chain.entries) > 50
+            server.command("CONFIG", "SET", "maxmemory", "8mb")  # full to the last byte, whatever was just freed
+            assert await store.memory_pressure() > 1
+            with pytest.raises(StoreFull):
+                await store.append("u1", chain.head, records(chain.head, [b"x"] * 3))
+            with pytest.raises(StoreFull):
+                await store.put_object("u1", [os.urandom(9 << 20)])
+            with pytest.raises(StoreFull):
+                await Chain.create(store, "third", "u3")
+            assert await store.find("third") is None
+            assert await store.head("u1") == chain.head
+            assert await chain.read() == chain.entries
+            assert await store.delete("digits", "u1")
+            server.command("CONFIG", "SET", "maxmemory", "24mb")
+            await Chain.create(store, "third", "u3")
+
+
+async def test_a_trim_works_when_memory_is_full() -> None:
+    """It is what makes room."""
+    with RealRedis(maxmemory="24mb") as server:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            await chain.put(b"first", b"second")
+            await chain.publish(1)
+            await chain.put(*[os.urandom(60_000)] * 60)
+            await chain.publish(61)
+            with pytest.raises(StoreFull):
+                await fill(chain)
+            assert await store.trim("u1") == 1
+            server.command("CONFIG", "SET", "maxmemory", "48mb")
+            await chain.publish(len(chain.entries))
+            server.command("CONFIG", "SET", "maxmemory", "16mb")
+            assert await store.trim("u1") == 60
+
+
+LEVELS: list[tuple[dict[str, str], Durability]] = [
+    ({"appendonly": "no"}, "memory"),
+    ({"appendonly": "yes", "appendfsync": "no"}, "memory"),
+    ({"appendonly": "yes", "appendfsync": "everysec"}, "journal"),
+    ({"appendonly": "yes", "appendfsync": "always"}, "fsync"),
+]
+
+
+async def test_the_durability_is_what_redis_is_set_to() -> None:
+    """Read at open and at each check: no restart is needed to see a cure."""
+    with RealRedis() as server:
+        async with connected(server.url) as store:
+            for settings, level in LEVELS:
+                for name, value in settings.items():
+                    server.command("CONFIG", "SET", name, value)
+                await store.check()
+                assert store.durability == level
+
+
+async def test_where_config_is_forbidden_the_common_value_is_assumed(caplog: pytest.LogCaptureFixture) -> None:
+    """As in many managed Redis; it is said in the log. The password is said nowhere."""
+    with RealRedis(appendonly="yes", appendfsync="always") as server:
+        server.command("ACL", "SETUSER", "trainer", "on", ">hunter2", "~*", "+@all", "-config")
+        store = open_store(f"redis://trainer:hunter2@127.0.0.1:{server.port}/0", "fsync")
+        await store.open()
+        await (await Chain.create(store)).put(b"a")
+        assert store.durability == "journal"
+        assert "CONFIG is forbidden" in caplog.text
+        assert "hunter2" not in caplog.text + store.url + repr(store)
+        await store.close()
+
+
+@pytest.mark.parametrize("login", ["", "trainer:wrong-secret@"])
+async def test_a_wrong_password_is_unfit_and_is_not_repeated(login: str) -> None:
+    """Waiting does not cure it."""
+    with RealRedis() as server:
+        server.command("CONFIG", "SET", "requirepass", "right-secret")
+        store = open_store(f"redis://{login}127.0.0.1:{server.port}/0", "memory")
+        with pytest.raises(StoreUnfit) as unfit:
+            await store.open()
+        assert "secret" not in str(unfit.value)
+        await store.close()
+
+
+async def test_a_replica_is_unfit_and_a_demoted_primary_is_unavailable() -> None:
+    """A failover: the old primary turns read-only under us, then somebody is primary again."""
+    with RealRedis() as server, RealRedis() as other:
+        async with connected(server.url) as store:
+            chain = await Chain.create(store)
+            server.command("CONFIG", "SET", "replica-serve-stale-data", "yes")
+            server.command("REPLICAOF", "127.0.0.1", str(other.port))
+            with pytest.raises(StoreUnavailable):
+                await store.append("u1", chain.head, [record(chain.head)])
+            with pytest.raises(StoreUnfit, match="replica"):
+                await store.check()
+            server.command("REPLICAOF", "NO", "ONE")
+            await store.check()
+
+
+async def test_scripts_that_redis_forgot_are_sent_again(redis_url: str) -> None:
+    """SCRIPT FLUSH, or a fail-over to a Redis that never saw them."""
+    async with connected(redis_url) as store, Redis.from_url(redis_url) as client:
+        chain = await Chain.create(store)
+        await client.script_flush()
+        await chain.put(b"a")
+        await client.script_flush()
+        await asyncio.gather(*(store.append("u1", chain.head, [record(chain.head)]) for _ in range(5)))
+        assert [entry.position for entry in await chain.read()] == [1, 2]
+
+
+async def test_an_object_expires_unless_it_is_named(redis_url: str) -> None:
+    """Orphans of a crashed upload go by themselves; what an entry or a snapshot names stays for good."""
+    async with connected(redis_url) as store, Redis.from_url(redis_url) as client:
+
+        async def seconds_left(identity: str) -> list[int]:
+            return [await client.ttl(key) for key in await client.keys(f"gradserve:{{u1}}:object:{identity}:*")]
+
+        chain = await Chain.create(store)
+        payload, orphan = [await chain.object(os.urandom(9 << 20)) for _ in range(2)]
+        assert all(0 < left <= 900 for left in await seconds_left(payload.id))
+        await chain.put(payload)
+        snapshot = await chain.publish(1)
+        assert await seconds_left(payload.id) == [-1, -1, -1]
+        assert await seconds_left(snapshot.object.id) == [-1]
+        assert all(0 < left <= 900 for left in await seconds_left(orphan.id))
+
+
+async def test_a_repeated_upload_cannot_re_arm_the_expiry_of_a_committed_chunk(redis_url: str) -> None:
+    """The very command of the upload, run once more, late."""
+    async with connected(redis_url) as store, Redis.from_url(redis_url) as client:
+        chain = await Chain.create(store)
+        ref = await chain.object(b"payload")
+        await chain.put(ref)
+        key = f"gradserve:{{u1}}:object:{ref.id}:0"
+        assert await client.set(key, b"payload", nx=True, ex=900) is None
+        assert await client.ttl(key) == -1
+
+
+async def test_an_interrupted_delete_is_resumed_at_open(redis_url: str) -> None:
+    """A server died right after it had set the mark."""
+    async with connected(redis_url) as store, Redis.from_url(redis_url) as client:
+        chain = await Chain.create(store)
+        await chain.put(b"a", await chain.object())
+        await chain.publish(1)
+        keys = (CATALOGUE, NAMES, DELETING, run_key("u1"))
+        assert await client.eval(DELETE.source, len(keys), *keys, "digits", "u1") == 1
+        assert len(await client.keys("gradserve:{u1}:*")) == 5
+    async with connected(redis_url), Redis.from_url(redis_url) as client:
+        assert await client.keys("gradserve:{u1}:*") == [run_key("u1")]  # the mark
+        assert 0 < await client.ttl(run_key("u1")) <= 30 * 24 * 3600
+        assert await client.scard(DELETING) == 0
+
+
+async def test_a_delete_cut_off_by_redis_is_resumed_when_it_is_back() -> None:
+    """The mark was set, then Redis went away: the answer is True, and `check` removes the keys later."""
+    with RealRedis(appendonly="yes", appendfsync="always") as server:
+        async with connected(server.url) as store, Redis.from_url(server.url) as client:
+            chain = await Chain.create(store)
+            await chain.put(b"a", await chain.object())
+            await client.config_set("maxmemory", 0)
+            # Redis refuses ZRANGE, the first step of the removal, and only that: as if it had gone away there.
+            await client.execute_command("ACL", "SETUSER", "default", "-zrange")
+            assert await store.delete("digits", "u1")
+            await client.execute_command("ACL", "SETUSER", "default", "+zrange")
+            assert len(await client.keys("gradserve:{u1}:*")) == 4
+            await store.check()
+            assert await client.keys("gradserve:{u1}:*") == [run_key("u1")]
+
+
+async def test_nothing_is_left_of_a_run_that_lived_and_was_deleted(redis_url: str) -> None:
+    """Every key in the database is counted."""
+    async with connected(redis_url) as store, Redis.from_url(redis_url) as client:
+        chain = await Chain.create(store)
+        for _ in range(4):
+            await chain.put(b"inline", await chain.object(os.urandom(5 << 20)))
+        for position in (2, 4, 6):
+            await chain.publish(position, os.urandom(5 << 20))
+            await store.trim("u1")
+        # run, journal, objects; 2 payloads and 2 images of 2 chunks each; catalogue, names
+        assert await client.dbsize() == 3 + 8 + 2
+        await store.delete("digits", "u1")
+        assert set(await client.keys("*")) == {CATALOGUE, run_key("u1")}
+
+
+async def test_a_run_is_the_same_over_the_unix_socket() -> None:
+    """One server over TCP, another over the socket: one chain."""
+    with RealRedis() as server:
+        async with connected(server.url) as first, connected(server.unix_url) as second:
+            chain = await Chain.create(first)
+            await chain.put(b"over tcp", await chain.object(os.urandom(9 << 20)))
+            assert await second.read("u1", after=0, limit=9) == chain.entries
+            entry = record(chain.head)
+            assert await second.append("u1", chain.head, [entry]) == Appended()
+            assert await first.append("u1", chain.head, [entry]) == HeadMoved(end([entry]))
