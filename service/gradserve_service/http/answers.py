@@ -28,6 +28,7 @@ __all__ = ["VARY", "Headers", "Selection", "send_empty", "send_json", "send_tens
 PIECE_BYTES = 1 << 20
 JOINED_BYTES_MAX = 64 << 10  # up to here one write of a copy is cheaper than two without
 _ELEMENTS_A_PIECE = PIECE_BYTES // 4
+_CONVERTED_ELEMENTS_A_PIECE = 1 << 16  # 0.1-0.2 ms of the event loop; 256 k leave the cache and take 2 ms
 VARY = (b"vary", b"Accept")
 
 Headers = list[tuple[bytes, bytes]]
@@ -61,11 +62,12 @@ class Selection:
         return len(self.header) + self.layout.parameters * (4 if self.dtype == "float32" else 2)
 
     def body(self) -> Iterator[bytes | memoryview]:
-        """The header, then the data at most 1 MiB at a time."""
+        """The header, then the data a piece at a time."""
         yield self.header
+        elements = _ELEMENTS_A_PIECE if self.dtype == "float32" else _CONVERTED_ELEMENTS_A_PIECE
         for span in self.spans:
-            for start in range(0, span.size, _ELEMENTS_A_PIECE):
-                yield memoryview(narrow(span[start : start + _ELEMENTS_A_PIECE], self.dtype).data).cast("B")
+            for start in range(0, span.size, elements):
+                yield memoryview(narrow(span[start : start + elements], self.dtype).data).cast("B")
 
     def to_json(self) -> dict[str, Any]:
         """Nested lists by name. Raises `json-too-large`."""

@@ -70,43 +70,72 @@ async def read_body(incoming: Incoming, run: Replica, form: Form, budget: ExitSt
 async def read_frame_bytes(incoming: Incoming, run: Replica, limit: int, budget: ExitStack) -> memoryview:
     """A safetensors body, in a buffer from the replica's pool."""
     size = announced_size(incoming, limit)
-    growth = Growth(run, limit, budget, first=min(limit, FIRST_BUFFER_BYTES) if size is None else size)
-    await receive_body(incoming, growth.write if size is None else growth.fill)
-    if size is not None and growth.received < size:
-        raise refuse("malformed-tensors", f"{size} bytes were announced, {growth.received} came: send the whole file")
-    return growth.buffer[: growth.received]
+    body = Growing(run, limit, budget) if size is None else Announced(run, size, budget)
+    await receive_body(incoming, body.take)
+    return body.finished()
 
 
-class Growth:
-    """A body on its way into a buffer of the replica's pool, each byte of which is reserved before it is allocated."""
+class Announced:
+    """A body of a known size. One that comes in one piece, as small ones do, stays where it is."""
 
-    def __init__(self, run: Replica, limit: int, budget: ExitStack, *, first: int) -> None:
+    def __init__(self, run: Replica, size: int, budget: ExitStack) -> None:
+        budget.enter_context(run.accept_body(size))
+        self._run, self._size = run, size
+        self._buffer: memoryview | None = None
+        self._received = 0
+
+    def take(self, chunk: bytes) -> None:
+        """The next bytes. Raises `too-large`."""
+        if not chunk:
+            return
+        end = self._received + len(chunk)
+        if end > self._size:
+            raise too_large(self._size, "more bytes than announced came")
+        if self._buffer is None:
+            if len(chunk) == self._size:
+                self._buffer, self._received = memoryview(chunk), end
+                return
+            self._buffer = self._run.receive_buffer(self._size)
+        self._buffer[self._received : end] = chunk
+        self._received = end
+
+    def finished(self) -> memoryview:
+        """The whole body. Raises `malformed-tensors` when bytes are missing."""
+        if self._received < self._size:
+            raise refuse(
+                "malformed-tensors", f"{self._size} bytes were announced, {self._received} came: send the whole file"
+            )
+        return self._buffer or memoryview(b"")
+
+
+class Growing:
+    """A body of unknown size: its buffer doubles up to the limit, each byte reserved before it is allocated."""
+
+    def __init__(self, run: Replica, limit: int, budget: ExitStack) -> None:
         self._run, self._limit, self._budget = run, limit, budget
-        budget.enter_context(run.accept_body(first))
-        self.buffer: memoryview = run.receive_buffer(first)
-        self.received = 0
+        self._buffer = self._reserved(min(limit, FIRST_BUFFER_BYTES))
+        self._received = 0
 
-    def fill(self, chunk: bytes) -> None:
-        """Take a chunk of a body whose size was announced."""
-        end = self.received + len(chunk)
-        if end > len(self.buffer):
-            raise too_large(len(self.buffer), "more bytes than announced came")
-        self.buffer[self.received : end] = chunk
-        self.received = end
-
-    def write(self, chunk: bytes) -> None:
-        """Take a chunk of a body of unknown size: the buffer doubles up to the limit."""
-        end = self.received + len(chunk)
+    def take(self, chunk: bytes) -> None:
+        """The next bytes. Raises `too-large` and `backpressure`."""
+        end = self._received + len(chunk)
         if end > self._limit:
             raise too_large(self._limit, "more came")
-        while end > len(self.buffer):
-            size = len(self.buffer)
-            more = min(size, self._limit - size)
-            self._budget.enter_context(self._run.accept_body(more))
-            larger: memoryview = self._run.receive_buffer(size + more)
-            larger[: self.received] = self.buffer[: self.received]
-            self.buffer = larger
-        self.fill(chunk)
+        while end > len(self._buffer):
+            size = len(self._buffer)
+            larger = self._reserved(min(size, self._limit - size), beside=size)
+            larger[: self._received] = self._buffer[: self._received]
+            self._buffer = larger
+        self._buffer[self._received : end] = chunk
+        self._received = end
+
+    def finished(self) -> memoryview:
+        """The whole body."""
+        return self._buffer[: self._received]
+
+    def _reserved(self, more: int, beside: int = 0) -> memoryview:
+        self._budget.enter_context(self._run.accept_body(more))
+        return self._run.receive_buffer(beside + more)
 
 
 async def read_json_bytes(incoming: Incoming) -> bytes:
