@@ -10,6 +10,8 @@ Fresh memory costs a page fault every 4 KiB: at 100 MB that is more time than th
 from __future__ import annotations
 
 import weakref
+from collections import deque
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +19,51 @@ from numpy.typing import NDArray
 from gradserve.wire import allocate
 
 POOLED_BYTES_MIN = 1 << 20  # smaller buffers come faster from the allocator
-POOLED_EACH_MAX = 2  # kept for reuse, of one size: the next weights and one body
+ROUNDED_ELEMENTS = 256 << 10  # sizes are rounded up to 1 MiB, so that a body fits where weights of its run were
+SPARE_LARGEST_MAX = 2  # what lies ready is at most this many times the largest: the next weights and one body
 
 
 class Buffers:
-    """A pool of float32 buffers, and the count of bytes lent from it."""
+    """A pool of float32 buffers, for any thread."""
 
     def __init__(self) -> None:
-        self._free: dict[int, list[memoryview]] = {}
+        self._spare: deque[memoryview] = deque()  # the latest returned last
         self._lent: dict[int, weakref.ref[NDArray[np.float32]]] = {}
-        self.lent_bytes = 0
+        self._taking = Lock()  # held by whoever removes spares; returning needs none, for it may happen anywhere
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes that lie ready."""
+        return sum(memory.nbytes for memory in tuple(self._spare))
 
     def lend(self, elements: int) -> NDArray[np.float32]:
         """An uninitialised float32[elements], 64-byte aligned. Its memory is reused once nothing refers to it."""
         if elements * 4 < POOLED_BYTES_MIN:
             return allocate(elements)
-        spare = self._free.get(elements)
-        memory = spare.pop() if spare else allocate(elements).data
+        memory = self._take(-(-elements // ROUNDED_ELEMENTS) * ROUNDED_ELEMENTS)
         # numpy keeps `array` itself alive under its views, because the base of `array` is no array.
-        array: NDArray[np.float32] = np.frombuffer(memory, np.float32)
+        array: NDArray[np.float32] = np.frombuffer(memory, np.float32, elements)
         key = id(array)
         self._lent[key] = weakref.ref(array, lambda _: self._returned(key, memory))
-        self.lent_bytes += memory.nbytes
         return array
 
+    def _take(self, elements: int) -> memoryview:
+        with self._taking:
+            spares = tuple(self._spare)
+            for index in range(len(spares) - 1, -1, -1):
+                if spares[index].nbytes == 4 * elements:
+                    del self._spare[index]
+                    return spares[index]
+        return allocate(elements).data
+
     def _returned(self, key: int, memory: memoryview) -> None:
+        """Called where the last reference goes, maybe inside `_take`: so it never waits for the lock."""
         del self._lent[key]
-        self.lent_bytes -= memory.nbytes
-        spare = self._free.setdefault(memory.nbytes // 4, [])
-        if len(spare) < POOLED_EACH_MAX:
-            spare.append(memory)
+        self._spare.append(memory)
+        if self._taking.acquire(blocking=False):
+            try:
+                allowed = SPARE_LARGEST_MAX * max(spare.nbytes for spare in tuple(self._spare))
+                while self.spare_bytes > allowed:
+                    self._spare.popleft()
+            finally:
+                self._taking.release()

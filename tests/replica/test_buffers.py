@@ -1,0 +1,53 @@
+"""The pool of large buffers: reused when nobody can see them any more, and never many of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradserve_service.replica.buffers import Buffers
+
+LARGE = 1 << 20  # elements
+
+
+def test_memory_is_reused_once_nothing_refers_to_it() -> None:
+    """A buffer that was let go is the next one lent."""
+    buffers = Buffers()
+    first = buffers.lend(LARGE)
+    place = first.ctypes.data
+    del first
+    assert buffers.lend(LARGE).ctypes.data == place
+
+
+def test_a_view_of_a_view_keeps_the_memory() -> None:
+    """Neither a NumPy view nor a memoryview of one sees its memory lent again."""
+    buffers = Buffers()
+    array = buffers.lend(LARGE)
+    array.fill(1)
+    view, raw = array[5:10][1:], memoryview(array.data)[3:7]
+    del array
+    others = [buffers.lend(LARGE) for _ in range(3)]
+    for other in others:
+        other.fill(2)
+    assert view.tolist() == [1] * 4
+    assert raw.tolist() == [1] * 4
+
+
+def test_spare_memory_is_at_most_twice_the_largest_buffer() -> None:
+    """However many buffers of however many sizes come back."""
+    buffers = Buffers()
+    held = [buffers.lend(LARGE + 300_000 * i) for i in range(6)] + [buffers.lend(LARGE) for _ in range(6)]
+    largest = max(array.nbytes for array in held)
+    del held
+    assert 0 < buffers.spare_bytes <= 2 * (largest + (1 << 20))
+
+
+def test_a_body_fits_where_the_weights_of_its_run_were() -> None:
+    """A few bytes more than a multiple of the run's size do not need another buffer."""
+    buffers = Buffers()
+    weights = buffers.lend(25_000_000)
+    place = weights.ctypes.data
+    del weights
+    body = buffers.lend(25_000_000 + 100)
+    assert body.ctypes.data == place
+    assert body.dtype == np.float32
+    assert body.ctypes.data % 64 == 0
