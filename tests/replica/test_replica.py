@@ -208,6 +208,18 @@ async def test_workers_wait_for_the_first_weights(store_url: str) -> None:
         assert first.version == 0
 
 
+async def test_a_gradient_that_comes_with_the_first_weights_is_measured(store_url: str) -> None:
+    """Weights, a gradient and a NaN that wait in one batch: the gradient is applied, the NaN is refused."""
+    async with server(store_url) as replicas:
+        run, _ = await replicas.create_run("run", ADAM)
+        load = asyncio.create_task(run.load(tensor([1, 2]), if_none_match="*"))
+        good = asyncio.create_task(run.push("w0", 1, tensor([3, 4]), PushFields()))
+        bad = asyncio.create_task(refusal(run.push("w1", 1, tensor([np.nan, 1]), PushFields())))
+        await load
+        assert (await good).outcome["gradient_norm"] == 5.0
+        assert await bad == "non-finite-gradient"
+
+
 async def test_refused_pushes_leave_no_trace_in_the_store(store_url: str) -> None:
     """A large gradient with NaN or of another shape writes neither an entry nor an object."""
     async with server(store_url) as replicas:

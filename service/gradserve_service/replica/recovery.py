@@ -6,17 +6,18 @@ Both read records, check that each continues the chain held, fetch and verify it
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gradserve.wire import Frame, Layout, decode_frame
+from gradserve.wire import Frame, decode_frame
 
-from ..core.arrays import Arrays, update
+from ..core.arrays import Arrays, Float32, update
 from ..core.blocks import RunAll, in_turn
 from ..core.control import Control
 from ..core.entries import ChainBroken, Entry, read_entry
-from ..core.gradient import Gradient
+from ..core.gradient import Gradient, spans_between
 from ..core.image import DamagedImage, decode_image
 from ..core.machine import advance
 from ..store.protocols import Store
@@ -54,23 +55,27 @@ class Workshop:
             return work(in_turn)
         return await self.threads.run(lambda: work(self.threads.run_all))
 
-    async def gradient(self, frame: Frame, layout: Layout) -> Gradient:
-        """Digest, norm and finiteness of a gradient. Raises `Refused` where it does not fit the layout."""
+    async def gradient(self, frame: Frame) -> Gradient:
+        """Digest, norm and finiteness of a gradient. Where it belongs in the run's parameters is for `apply`."""
 
         def ingest(run_all: RunAll) -> Gradient:
             _ = frame.digest  # cached in the frame
-            return Gradient.of(frame, layout, run_all)
+            return Gradient.whole(frame.vector(), run_all)
 
         return await self.run(frame.layout.parameters, ingest)
 
     async def apply(self, arrays: Arrays, entry: Entry, frame: Frame | None, gradient: Gradient | None) -> None:
         """`update` on the run's arrays."""
+        held, came = arrays.layout, None if frame is None else frame.layout
 
         def work(run_all: RunAll) -> None:
-            payload = frame.vector() if entry.kind == "load" and frame is not None else gradient
+            payload: Gradient | Float32 | None = None
+            if frame is not None and entry.kind == "load":
+                payload = frame.vector()
+            elif gradient is not None and came is not None and held is not None:
+                payload = dataclasses.replace(gradient, spans=spans_between(came, held))
             update(arrays, entry, payload, new_buffer=self.buffers.lend, run_all=run_all)
 
-        held, came = arrays.layout, None if frame is None else frame.layout
         await self.run(max((layout.parameters for layout in (held, came) if layout), default=0), work)
 
 
@@ -107,8 +112,7 @@ async def catch_up(store: Store, state: State, shop: Workshop, entries_a_read: i
         frame = await payload_of(store, control.uid, record, entry)
         gradient = None
         if frame is not None and entry.kind == "push":
-            assert state.arrays.layout is not None
-            gradient = await shop.gradient(frame, state.arrays.layout)
+            gradient = await shop.gradient(frame)
         if frame is not None and frame.digest != entry.header["digest"]:
             raise Damaged(f"the payload of entry {entry.position} is not the one that was journaled")
         await shop.apply(state.arrays, entry, frame, gradient)

@@ -116,15 +116,10 @@ class Replica:
         return PushAnswer(outcome, published, proposal.timings)
 
     async def _ingest(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> Proposal:
-        """Measure the gradient before the queue. One that does not fit the layout is not measured but still decided:
-        the table's earlier rows (a fenced worker, a reused sequence) speak first."""
-        layout, gradient = self.layout, None
-        if layout is None:
-            layout = (await self._present()).control.layout
-        if layout is not None:
-            with contextlib.suppress(Refused):
-                gradient = await self._shop.gradient(frame, layout)
-        finite = gradient is None or gradient.finite
+        """Measure the gradient before the queue. Whether it fits the run is decided in the queue: the layout of now may
+        not be the layout of then (the first weights may be in the same batch), and earlier rows of the table speak
+        first."""
+        gradient = await self._shop.gradient(frame)
         push = Push(
             worker=worker,
             sequence=sequence,
@@ -132,7 +127,7 @@ class Replica:
             size=frame.size,
             codec=frame.dtype,
             layout=frame.layout,
-            non_finite=() if finite else tuple(non_finite_tensors(frame)),
+            non_finite=() if gradient.finite else tuple(non_finite_tensors(frame)),
             base_version=fields.base_version,
             base=fields.base,
             generation=fields.generation,
