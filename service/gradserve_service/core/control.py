@@ -50,6 +50,7 @@ class Creation:
     journal_state_factor: int
 
     def to_bytes(self) -> bytes:
+        """The bytes that the catalogue keeps: the same for the same values, because the genesis hash is over them."""
         value = {
             "format": 1,
             "spec": self.spec.canonical(),
