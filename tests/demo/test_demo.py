@@ -14,9 +14,9 @@ SMALL = ("gradserve_service", "demo", "--workers", "2", "--epochs", "1")
 ENDLESS = ("gradserve_service", "demo", "--workers", "2", "--epochs", "5000")
 
 
-def test_the_workers_learn_and_the_result_is_written(tmp_path):
+def test_the_workers_learn_and_the_result_is_written(tmp_path, store_url):
     """Two workers, enough epochs to learn; the files, the summary on stdout, and nothing left behind."""
-    demo = Marked(*SMALL[:-1], "30", "--json", cwd=tmp_path)
+    demo = Marked(*SMALL[:-1], "30", "--store", store_url, "--json", cwd=tmp_path)
     stdout, stderr = demo.popen.communicate()
     assert demo.popen.returncode == 0, stderr
     assert demo.others() == {}
@@ -28,6 +28,7 @@ def test_the_workers_learn_and_the_result_is_written(tmp_path):
     assert summary["pushes"] + summary["not_applied"] == 2 * 30 * 22  # ⌈674 / 32⌉ an epoch and worker
     assert summary["bytes_up"] > summary["pushes"] * summary["parameters"] * 4
     assert summary["bytes_down"] > summary["pushes"] * summary["parameters"] * 4
+    assert summary["store"] == store_url.split(":")[0]
     assert "pushes/s" in stderr
 
 
