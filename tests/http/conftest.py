@@ -54,6 +54,13 @@ class Served:
         return answer.json()
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_of_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of these tests are the defaults, whatever the shell that runs them says."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"GRADSERVE_{name.upper()}", raising=False)
+
+
 @pytest.fixture
 def replicas_of(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Replicas]]:
     """Started replicas over an embedded store in the test's own directory."""

@@ -162,6 +162,15 @@ async def test_a_json_body_with_more_elements_than_json_may_hold(server, frame, 
     assert MEDIA_TYPE in document["detail"]
 
 
+async def test_weights_that_have_diverged_are_still_an_answer(server, tensors):
+    """JSON has no Infinity: the gradient is applied, so the answer says null and not 503."""
+    await server.make_run(weights={"w": [1.0]}, optimizer={"name": "sgd", "lr": 1e30})
+    answer = await server.push(1, {"gradients": {"w": [-1e10]}}, Prefer="return=representation")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["weights"] == {"w": [None]}
+    assert tensors((await server.client.get("/v1/runs/run/weights")).content) == {"w": [float("inf")]}
+
+
 async def test_a_push_for_the_run_that_had_this_name_before_is_410(server, problem):
     run = await server.make_run(weights=WEIGHTS)
     problem(await server.push(1, PUSH, Gradserve_Run="0" * 32), "run-deleted")

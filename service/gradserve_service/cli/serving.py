@@ -106,19 +106,17 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._started = started
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
-        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends at once. Nothing is raised again afterwards: the exit code is 0."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._leave, signal.Signals(sig).name)
+        self._loop.call_soon_threadsafe(self._leave, signal.Signals(sig).name)
 
     def _leave(self, name: str) -> None:
         if self._draining is not None:

@@ -8,7 +8,6 @@ by piece on the way, so that no answer needs a second copy of the weights or kee
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from starlette.types import Send
 from gradserve.wire import Layout, narrow, tensors_to_json
 from gradserve_service.replica.published import Published
 
+from .json_text import encode_json
 from .media import JSON
 from .ranges import cut
 
@@ -84,7 +84,7 @@ async def send_json(
     send: Send, document: Any, *, status: int = 200, headers: Headers | None = None, head_only: bool = False
 ) -> None:
     """One JSON answer; only its headers to a HEAD request."""
-    body = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    body = encode_json(document)
     head = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body)), *(headers or ())]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": b"" if head_only else body})

@@ -28,7 +28,9 @@ __all__ = [
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
-Tensors = Annotated[dict[str, Any], Field(description="Nested lists by tensor name; a scalar is a number.")]
+Tensors = Annotated[
+    dict[str, Any], Field(description="Nested lists by tensor name; a scalar is a number, null a NaN or Infinity.")
+]
 Version = Annotated[int, Field(ge=0, description="Number of weight changes since the first load, which is 0.")]
 Receipt = Annotated[str | None, Field(description="Stands for the worker's last push; sent back as `after`.")]
 

@@ -11,6 +11,7 @@ import hmac
 import os
 import time
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import structlog
 from starlette.routing import Route
@@ -66,7 +67,7 @@ class Edge:
         if self.log_requests:
             milliseconds = round((time.perf_counter() - started_at) * 1e3, 3)
             log.debug(
-                "request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds,
+                "request", method=scope["method"], path=quote(scope["path"]), status=status, ms=milliseconds,
                 request_id=request_id,
             )  # fmt: skip
 

@@ -7,7 +7,6 @@ holds it: the sender did nothing wrong, may send the same again later, and no ro
 
 from __future__ import annotations
 
-import json
 from traceback import format_exception
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -21,6 +20,8 @@ from starlette.types import Scope
 
 from gradserve.problems import Refused, Rejection
 from gradserve_service.store.protocols import RunAbsent, StoreFull, StoreUnavailable
+
+from .json_text import encode_json
 
 __all__ = ["MEDIA_TYPE", "allowed_methods", "problem_document", "problem_headers", "raise_on", "rejection_of"]
 
@@ -95,7 +96,7 @@ def problem_document(rejection: Rejection, *, scope: Scope, request_id: str) -> 
         "request_id": request_id,
         **extras,
     }
-    return json.dumps(document, default=str).encode()
+    return encode_json(document)
 
 
 def problem_headers(rejection: Rejection, *, length: int, exc: Exception | None = None) -> list[tuple[bytes, bytes]]:

@@ -6,16 +6,16 @@ Swagger UI's files come from the installed package `fastapi-offline`; nothing is
 from __future__ import annotations
 
 import html
-import json
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 
 from gradserve.problems import PROBLEMS, refuse
 
+from ..json_text import JsonAnswer
 from ..media import JSON, answer_type
 from ..openapi import openapi_document
 
@@ -65,7 +65,7 @@ async def get_problem(request: Request, code: str) -> Response:
         raise refuse("not-found", f"there is no problem {code[:80]!r}", codes=list(PROBLEMS))
     row = {"code": problem.code, "status": problem.status, "title": problem.title, "cure": problem.cure}
     if answer_type(request.headers.get("accept"), JSON, (JSON, "text/html")) == JSON:
-        return JSONResponse(row)
+        return JsonAnswer(row)
     page = _PROBLEM_PAGE.format(**{name: html.escape(str(value)) for name, value in row.items()})
     return HTMLResponse(page, headers=_page_headers(_PAGE_POLICY))
 
@@ -73,7 +73,7 @@ async def get_problem(request: Request, code: str) -> Response:
 @router.get("/openapi.json", include_in_schema=False)
 async def get_openapi(request: Request) -> Response:
     """The OpenAPI document."""
-    return Response(json.dumps(openapi_document(request.app), separators=(",", ":")), media_type=JSON)
+    return JsonAnswer(openapi_document(request.app))
 
 
 @router.get("/docs", include_in_schema=False)

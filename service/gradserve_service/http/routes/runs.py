@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from gradserve.problems import Refused
 from gradserve.specs import RunChanges, RunSpec
@@ -15,6 +14,7 @@ from gradserve_service.replica import Replica, Replicas
 from ..bodies import read_document
 from ..documents import RunDescription, RunList, checked, document_body
 from ..hot import open_run
+from ..json_text import JsonAnswer
 from ..parameters import NAME_PATTERN, Incoming, RunName, idempotency_key
 
 __all__ = ["router"]
@@ -40,7 +40,7 @@ async def list_runs(
     page = runs[:limit]
     if state is not None:
         page = [run for run in page if await _state_of(replicas, run["name"]) == state]
-    return JSONResponse({"runs": page, "next_page_token": token})
+    return JsonAnswer({"runs": page, "next_page_token": token})
 
 
 @router.put(
@@ -59,7 +59,7 @@ async def create_run(request: Request, run: RunName) -> Response:
     replica, created = await incoming.replicas.create_run(run, spec)
     if first_weights is not None:
         await _load_first(replica, first_weights)
-    return JSONResponse(
+    return JsonAnswer(
         await replica.describe(), status_code=201 if created else 200, headers={"Location": f"/v1/runs/{run}"}
     )
 
@@ -69,7 +69,7 @@ async def create_run(request: Request, run: RunName) -> Response:
 )
 async def get_run(request: Request, run: RunName) -> Response:
     """What the run is and where it stands."""
-    return JSONResponse(await (await open_run(Incoming(request.scope, request.receive))).describe())
+    return JsonAnswer(await (await open_run(Incoming(request.scope, request.receive))).describe())
 
 
 @router.patch(
@@ -82,7 +82,7 @@ async def change_run(request: Request, run: RunName) -> Response:
     key = idempotency_key(incoming)
     changes = checked(RunChanges, await read_document(incoming))
     replica = await open_run(incoming)
-    return JSONResponse(await replica.configure(changes, key))
+    return JsonAnswer(await replica.configure(changes, key))
 
 
 @router.delete("/v1/runs/{run}", summary="Delete a run", status_code=204, operation_id="delete_run")

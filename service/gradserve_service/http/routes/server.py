@@ -6,13 +6,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from gradserve.problems import refuse
 from gradserve.wire import DTYPES, JSON_ELEMENTS_MAX, MEDIA_TYPE
 from gradserve_service.replica import Replicas
 
 from ..documents import Readiness, ServerDescription
+from ..json_text import JsonAnswer
 
 __all__ = ["router"]
 
@@ -24,7 +24,7 @@ router = APIRouter(tags=["server"])
 @router.get("/healthz", summary="Is it alive?", responses={200: {"model": Readiness}}, operation_id="health")
 async def health() -> Response:
     """200 as long as the server answers at all."""
-    return JSONResponse({"status": "live"})
+    return JsonAnswer({"status": "live"})
 
 
 @router.get("/readyz", summary="Is it ready?", responses={200: {"model": Readiness}}, operation_id="readiness")
@@ -35,7 +35,7 @@ async def readiness(request: Request) -> Response:
     if reasons:
         code = "draining" if replicas.draining else "store-unavailable"
         raise refuse(code, "; ".join(reasons), reasons=reasons)
-    return JSONResponse({"status": "ready"})
+    return JsonAnswer({"status": "ready"})
 
 
 @router.get(
@@ -47,7 +47,7 @@ async def readiness(request: Request) -> Response:
 async def get_server(request: Request) -> Response:
     """Version, limits, codecs, the store and the durability that it gives."""
     replicas: Replicas = request.app.state.replicas
-    return JSONResponse(
+    return JsonAnswer(
         {
             "name": "gradserve",
             "version": VERSION,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from ..bodies import read_document
 from ..documents import Registration, WorkerList, WorkerRow, checked, document_body
 from ..hot import open_run
+from ..json_text import JsonAnswer
 from ..parameters import SEQUENCE_MAX, Incoming, RunName, WorkerName
 
 __all__ = ["router"]
@@ -28,7 +28,7 @@ Count = Annotated[int | None, Query(ge=1, le=SEQUENCE_MAX)]
 async def list_workers(request: Request, run: RunName) -> Response:
     """All workers that the run knows, in name order, departed ones included."""
     replica = await open_run(Incoming(request.scope, request.receive))
-    return JSONResponse({"workers": await replica.workers()})
+    return JsonAnswer({"workers": await replica.workers()})
 
 
 @router.put(
@@ -40,7 +40,7 @@ async def register_worker(request: Request, run: RunName, worker: WorkerName) ->
     incoming = Incoming(request.scope, request.receive)
     asked = checked(Registration, await read_document(incoming))
     replica = await open_run(incoming)
-    return JSONResponse(await replica.register(worker, asked.instance, asked.generation, asked.metadata))
+    return JsonAnswer(await replica.register(worker, asked.instance, asked.generation, asked.metadata))
 
 
 @router.delete("/v1/runs/{run}/workers/{worker}", summary="Leave a run", status_code=204, operation_id="leave_run")
