@@ -169,3 +169,17 @@ def test_the_line_for_people_has_the_address(tmp_path, environment):
         assert child.wait(60) == 0
     for part in ("http://127.0.0.1:", "/docs", "sqlite:", "journal"):
         assert part in line
+
+
+def test_a_server_without_its_store_stays_up_and_says_so(serve):
+    """Nothing listens on port 1: the server starts all the same, is red, and goes when it is told to."""
+    server = serve("--store", "redis://127.0.0.1:1/0")
+    with httpx.Client(base_url=server.address["url"]) as client:
+        assert client.get("/healthz").status_code == 200
+        for path in ("/readyz", "/v1/runs", "/v1/runs/r"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (503, "store-unavailable")
+            assert int(answer.headers["retry-after"]) >= 1
+        assert client.put("/v1/runs/r", json=SPEC).json()["code"] == "store-unavailable"
+    assert server.end() == 0
+    assert "Traceback" not in server.log.read_text()
