@@ -65,7 +65,7 @@ def flag(name: str, *declarations: str) -> Any:
     short_help="Run a server.",
     help="Run a server, until SIGTERM or Ctrl-C: it then refuses new gradients, finishes what is under way, leaves "
     "snapshots and exits 0. A flag wins over its variable. Rather set $GRADSERVE_TOKEN than --token: other users of "
-    "this machine see a command's flags."
+    "this machine see a command's flags.",
 )
 def serve(
     host: Annotated[str | None, flag("host")] = None,
