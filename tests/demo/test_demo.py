@@ -8,7 +8,10 @@ import signal
 
 import pytest
 
+import gradserve as gs
 from demo.marked import Marked
+from gradserve_service.demo.programs import Programs
+from gradserve_service.demo.server import start_server
 
 SMALL = ("gradserve_service", "demo", "--workers", "2", "--epochs", "1")
 ENDLESS = ("gradserve_service", "demo", "--workers", "2", "--epochs", "5000")
@@ -52,6 +55,18 @@ def test_an_interrupted_demo_leaves_no_program(tmp_path, number):
     assert demo.popen.returncode == 130
     assert "all its processes are ended" in stderr
     assert demo.others() == {}
+
+
+def test_an_interrupted_demo_leaves_no_run_in_a_redis(tmp_path, redis_url):
+    """The store may be the user's: another server on it sees no run."""
+    demo = Marked(*ENDLESS, "--store", redis_url, cwd=tmp_path)
+    demo.wait_for_line("pushes/s")
+    demo.popen.send_signal(signal.SIGINT)
+    demo.popen.communicate()
+    with Programs(tmp_path / "logs") as programs:
+        other = start_server(programs, redis_url, "memory")
+        with gs.connect(other.url) as client:
+            assert client.runs() == []
 
 
 @pytest.mark.parametrize(

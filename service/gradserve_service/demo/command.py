@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -42,16 +43,16 @@ def demo(
         str, typer.Option(help="Rows of one gradient: full (a worker's whole shard), 1, or a number.")
     ] = "32",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the data [default: by the batch size].")
+        int | None, typer.Option(min=1, help="Passes over the data (default: by the batch size).")
     ] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Base learning rate [default: by the batch size].")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Base learning rate (default: by the batch size).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the first weights and the shuffling.")] = 0,
     store: Annotated[
         str | None,
-        typer.Option(help="redis://host:port/0, sqlite:///path or unix:///path [default: a temporary SQLite]."),
+        typer.Option(help="redis://host:port/0, sqlite:///path or unix:///path (default: a temporary SQLite)."),
     ] = None,
     durability: Annotated[
-        str | None, typer.Option(help="What the store has to give: memory, journal or fsync [default: by the store].")
+        str | None, typer.Option(help="What the store has to give: memory, journal or fsync (default: by the store).")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for report.png, summary.json and the logs.")] = Path(
         "demo-output"
@@ -64,6 +65,14 @@ def demo(
 
     Leaves report.png, summary.json and logs in the output folder, and no process behind.
     """
+    missing = [package for package in ("sklearn", "matplotlib") if find_spec(package) is None]
+    if missing:
+        Console(stderr=True).print(
+            f"gradserve: demo needs {' and '.join(missing)}, which is not installed:\n  pip install 'gradserve[demo]'",
+            markup=False,
+            highlight=False,
+        )
+        raise typer.Exit(2)
     console = Console(stderr=as_json)
     try:
         rows = batch_size_of(batch_size)
@@ -138,16 +147,23 @@ def train_together(
             highlight=False,
             soft_wrap=True,
         )
-        crew = Crew(programs, server.program, server.url, plan)
-        crew.get_ready()
-        with watcher(console, [member.updates for member in crew.members]) as bars:
-            crew.train(bars.crew)
-        with gs.connect(server.url) as client:
-            run = client.run(plan.run)
-            weights = {name: np.array(value) for name, value in run.pull().items()}
-            run.delete()
+        try:
+            crew = Crew(programs, server.program, server.url, plan)
+            crew.get_ready()
+            with watcher(console, [member.updates for member in crew.members]) as bars:
+                crew.train(bars.crew)
+            with gs.connect(server.url) as client:
+                weights = {name: np.array(value) for name, value in client.run(plan.run).pull().items()}
+        finally:
+            _forget(server.url, plan.run)
         trace = Trace([row for member in crew.members for row in member.trace.rows]).by_version()
         return trace, weights, crew.members, server.durability
+
+
+def _forget(url: str, run: str) -> None:
+    """Delete the run, if there is one and the server still answers: a user's Redis is left as it was."""
+    with contextlib.suppress(gs.GradserveError), gs.connect(url, retry_seconds=1) as client:
+        client.run(run).delete()
 
 
 @contextlib.contextmanager
