@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -283,6 +284,8 @@ async def test_a_replica_is_unfit_and_a_demoted_primary_is_unavailable() -> None
             server.command("REPLICAOF", "127.0.0.1", str(other.port))
             with pytest.raises(StoreUnavailable):
                 await store.append("u1", chain.head, [record(chain.head)])
+            assert isinstance(store, RedisStore)
+            assert not any(lane.is_connected for lane in store._link._idle)  # the next one asks for the primary again
             with pytest.raises(StoreUnfit, match="replica"):
                 await store.check()
             server.command("REPLICAOF", "NO", "ONE")
@@ -317,15 +320,19 @@ async def test_an_object_expires_unless_it_is_named(redis_url: str) -> None:
         assert all(0 < left <= 900 for left in await seconds_left(orphan.id))
 
 
-async def test_a_repeated_upload_cannot_re_arm_the_expiry_of_a_committed_chunk(redis_url: str) -> None:
+async def test_a_repeated_upload_cannot_re_arm_the_expiry_of_a_committed_chunk(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The very command of the upload, run once more, late."""
     async with connected(redis_url) as store, Redis.from_url(redis_url) as client:
         chain = await Chain.create(store)
         ref = await chain.object(b"payload")
         await chain.put(ref)
-        key = f"gradserve:{{u1}}:object:{ref.id}:0"
-        assert await client.set(key, b"payload", nx=True, ex=900) is None
-        assert await client.ttl(key) == -1
+        monkeypatch.setattr(secrets, "token_hex", lambda _: ref.id)
+        with pytest.raises(StoreUnavailable, match="there already"):
+            await chain.object(b"another")
+        assert await client.ttl(f"gradserve:{{u1}}:object:{ref.id}:0") == -1
+        assert await store.get_object("u1", ref) == b"payload"
 
 
 async def test_an_interrupted_delete_is_resumed_at_open(redis_url: str) -> None:

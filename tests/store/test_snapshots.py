@@ -154,6 +154,16 @@ async def test_an_entry_keeps_the_image_of_a_dropped_snapshot(chain: Chain, stor
     assert await chain.store.get_object("u1", shared) == b"image"
 
 
+async def test_an_image_of_the_newest_snapshot_outlives_an_old_entry(chain: Chain) -> None:
+    """A checkpoint that was restored long ago, published again."""
+    shared = await chain.object(b"image")
+    await chain.put(shared, b"b", b"c")
+    second = await chain.publish(2)
+    assert await chain.store.publish("u1", second, replace(await chain.image(3), object=shared))
+    assert await chain.store.trim("u1") == 2
+    assert await chain.store.get_object("u1", shared) == b"image"
+
+
 async def test_an_object_named_twice_goes_with_the_later_entry(chain: Chain, store_url: str) -> None:
     """Two restores of one checkpoint, with a trim between them."""
     image = await chain.object(b"checkpoint")

@@ -175,6 +175,25 @@ async def grow(chain: Chain) -> None:
         await chain.put(os.urandom(60_000), b"small")
 
 
+async def test_work_that_fails_is_undone_and_the_head_is_read_again(url: str) -> None:
+    """It had written something; and after a failed commit nobody knows from memory what is on the disk."""
+    store = await opened(url)
+    assert isinstance(store, SqliteStore)
+    chain = await Chain.create(store)
+    await chain.put(b"a")
+
+    def breaks(database: sqlite3.Connection) -> None:
+        database.execute("DELETE FROM entries")
+        database.execute("INSERT INTO runs (uid, genesis) VALUES ('u1', x'00')")
+
+    with pytest.raises(StoreUnavailable, match="UNIQUE"):
+        await store._submit(breaks)
+    assert store._heads == {}
+    assert await store.head("u1") == chain.head
+    assert await chain.read() == chain.entries
+    await store.close()
+
+
 async def test_an_append_that_does_not_fit_does_not_take_others_of_its_transaction_with_it(url: str) -> None:
     """They share one commit; the one that fails is left out, the others are tried again."""
     store = await opened(url)

@@ -99,6 +99,11 @@ class Store(Protocol):
         At most `limit` records and at most about 16 MiB of inline payloads. Raises `RunAbsent`."""
         ...
 
+    async def wait(self, uid: str, *, after: int, seconds: float) -> bool:
+        """Sleep until the chain has an entry behind position `after`: True, or False after the time (or an early
+        wake-up). All waits of a server share one connection. Says nothing about the head: read it."""
+        ...
+
     # Objects
 
     async def put_object(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:

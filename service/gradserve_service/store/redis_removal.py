@@ -20,11 +20,11 @@ async def trim(link: Link, uid: str) -> int:
     target, done, removed = snapshot_record(previous).position, int(trimmed or b"0"), 0
     while done < target:
         upto = min(target, done + STEP_ENTRIES)
-        reply = await link.call("ZRANGEBYSCORE", objects_key(uid), "-inf", str(upto), "WITHSCORES")
+        reply = await link.call("ZRANGEBYSCORE", objects_key(uid), f"({done}", str(upto), "WITHSCORES")
         named = [
             (ObjectRef.parse(ref.decode()), int(score)) for ref, score in zip(reply[::2], reply[1::2], strict=True)
         ]
-        upto = _last_position_of_step(named, upto)
+        upto = step_end(named, upto)
         refs = [ref for ref, position in named if position <= upto]
         keys = [run_key(uid), journal_key(uid), objects_key(uid)]
         arguments = [str(upto)]
@@ -39,13 +39,13 @@ async def trim(link: Link, uid: str) -> int:
     return removed
 
 
-def _last_position_of_step(named: list[tuple[ObjectRef, int]], upto: int) -> int:
-    """Less than `upto` where the objects up to there have too many chunks for one step."""
+def step_end(named: list[tuple[ObjectRef, int]], upto: int) -> int:
+    """Where a step ends: before `upto` if the objects (with their positions) up to there have too many chunks."""
     chunks, before = 0, 0
     for ref, position in named:
         chunks += ref.chunks
         if chunks > STEP_CHUNKS and before:
-            return before if before < position else position
+            return before
         before = position
     return upto
 

@@ -24,6 +24,7 @@ from .records import (
     SnapshotRecord,
     require_next,
 )
+from .redis_follow import Follower
 from .redis_keys import (
     CATALOGUE,
     DELETING,
@@ -66,6 +67,8 @@ class RedisStore:
         self._link = Link(url, lanes_max=COMMAND_LANES, accept=self._accept)
         self._bulk = Link(url, lanes_max=BULK_LANES, accept=self._accept)
         self._objects = RedisObjects(self._bulk)
+        self._blocking = Link(url, lanes_max=1, accept=self._accept)
+        self._follower = Follower(self._blocking, self._link)
         self._settings: Settings | None = None
         self._unpurged: set[str] = set()  # deleted runs whose keys could not all be removed yet
         self._pressure, self._pressure_at = 0.0, float("-inf")
@@ -91,8 +94,9 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._link.close()
-        await self._bulk.close()
+        await self._follower.close()
+        for link in (self._link, self._bulk, self._blocking):
+            await link.close()
 
     async def memory_pressure(self) -> float:
         """used_memory / maxmemory."""
@@ -198,6 +202,10 @@ class RedisStore:
             if len(step) < count or len(records) >= limit or size >= READ_BYTES_MAX:
                 return records
             after = step[-1].position
+
+    async def wait(self, uid: str, *, after: int, seconds: float) -> bool:
+        """See `Store.wait`. A delete is noticed only by the end of the time."""
+        return await self._follower.wait(uid, after, seconds)
 
     # Objects
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from . import sqlite_runs as runs
 from .lock_file import LockFile
 from .object_files import ObjectFiles, trouble
-from .protocols import StoreUnavailable, StoreUnfit
+from .protocols import RunAbsent, StoreUnavailable, StoreUnfit
 from .records import (
     Appended,
     AppendResult,
@@ -47,6 +47,8 @@ class SqliteStore:
         self._thread: DatabaseThread | None = None
         # One process owns the database, so what was committed last is known. Written by the thread, read by the loop.
         self._heads: dict[str, Head] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
         """Lock, connect, sweep what a crash left behind, resume interrupted deletes."""
@@ -55,6 +57,7 @@ class SqliteStore:
             self._lock.acquire()
         except OSError as error:
             raise StoreUnfit(f"{self.path} cannot be used: {error}") from error
+        self._loop = asyncio.get_running_loop()
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="gradserve-files")
         self._thread = DatabaseThread(lambda: connect(self.path, self.durability), self._heads.clear)
         try:
@@ -108,6 +111,7 @@ class SqliteStore:
 
     def _forget(self, uid: str) -> None:
         self._heads.pop(uid, None)
+        self._changed(uid)
 
     async def _purge(self, uid: str) -> None:
         while await self._submit(lambda db: runs.purge_step(db, uid)):
@@ -134,12 +138,39 @@ class SqliteStore:
         def committed(result: AppendResult) -> None:
             if isinstance(result, Appended):
                 self._heads[uid] = last
+                self._changed(uid)
 
         return await self._submit(lambda db: runs.append(db, self._files, uid, expected, records), committed)
 
     async def read(self, uid: str, *, after: int, limit: int) -> list[Record]:
         """See `Store.read`."""
         return await self._submit(lambda db: runs.read(db, uid, after, limit))
+
+    async def wait(self, uid: str, *, after: int, seconds: float) -> bool:
+        """See `Store.wait`. Whoever appends is in this process."""
+        arrived = asyncio.Event()
+        self._waiting.setdefault(uid, set()).add(arrived)
+        try:
+            async with asyncio.timeout(seconds):
+                while (await self.head(uid)).position <= after:
+                    await arrived.wait()
+                    arrived.clear()  # before the head is read again: an entry that comes meanwhile sets it again
+            return True
+        except (TimeoutError, RunAbsent):
+            return False
+        finally:
+            self._waiting[uid].discard(arrived)
+            if not self._waiting[uid]:
+                del self._waiting[uid]
+
+    def _changed(self, uid: str) -> None:
+        """In the database's thread, after a commit that changed this chain."""
+        if uid in self._waiting and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake, uid)
+
+    def _wake(self, uid: str) -> None:
+        for arrived in self._waiting.get(uid, ()):
+            arrived.set()
 
     # Objects
 
