@@ -137,8 +137,17 @@ class Server:
 
     def terminate(self) -> int:
         """SIGTERM to the server, as a supervisor sends it; its exit code."""
+        self.terminating()
+        return self.ended()
+
+    def terminating(self) -> None:
+        """SIGTERM, without waiting for the end."""
         assert self.popen is not None
         self.popen.send_signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        """Wait for the end; the exit code."""
+        assert self.popen is not None
         code = self.popen.wait(PATIENCE_SECONDS)
         kill(self.popen)  # only what it may have left behind, and the pipes
         self.popen = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from gradserve.problems import refuse
+from gradserve.problems import Refused, Rejection, refuse
 from gradserve.specs import RunSpec
 
 from ..core.control import Creation
@@ -22,11 +22,12 @@ from .budget import Budget
 from .buffers import Buffers
 from .recovery import Workshop
 from .replica import Replica
-from .sequencer import Sequencer
+from .sequencer import DRAINING, Sequencer
 from .snapshots import Retain
 from .threads import Threads
 
 log = structlog.get_logger("gradserve.replicas")
+REOPENED = Rejection("store-unavailable", "the server opens the run of this name anew: send the same again")
 STORE_RETRY_SECONDS = 0.5  # between attempts to reach a store that was not there at start
 
 
@@ -56,6 +57,7 @@ class Replicas:
         self._budget = Budget(self.limits.bodies_bytes_max)
         self._open: dict[str, tuple[Replica, Sequencer]] = {}
         self._connecting: asyncio.Task[None] | None = None
+        self._closed = False
 
     # Start and end
 
@@ -102,10 +104,11 @@ class Replicas:
         await self.close()
 
     async def close(self) -> None:
-        """Drop everything in memory, at once."""
+        """Drop everything in memory, at once. Who asks for a run from now on hears that the server goes."""
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
-        await asyncio.gather(*(sequencer.stop() for _, sequencer in self._open.values()))
+        await asyncio.gather(*(sequencer.stop(DRAINING) for _, sequencer in self._open.values()))
         self._open.clear()
         await self.store.close()
         self._threads.close()
@@ -114,6 +117,7 @@ class Replicas:
 
     async def create_run(self, name: str, spec: RunSpec) -> tuple[Replica, bool]:
         """Get or create, without a race. The second value: this call created it."""
+        self._require_open()
         creation = Creation(spec, self.limits.snapshot_journal_bytes_min, self.limits.snapshot_state_factor).to_bytes()
         uid = self._new_uid()
         record = CatalogueRecord(name, uid, creation, genesis_hash(uid, creation), int(self._clock() * 1000))
@@ -151,17 +155,24 @@ class Replicas:
         held = self._open.get(name)
         return None if held is None or held[0].gone is not None else held[0]
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Refused(DRAINING)
+
     async def _find(self, name: str) -> CatalogueRecord | None:
+        self._require_open()
         try:
             return await self.store.find(name)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
 
     async def _replica(self, record: CatalogueRecord) -> Replica:
-        held = self._held(record.name)
-        if held is not None and held.uid == record.uid:
-            return held
-        await self._forget(record.name)
+        while (held := self._open.get(record.name)) is not None:  # looked at again after each wait: no run has two
+            if held[0].gone is None and held[0].uid == record.uid:
+                return held[0]
+            # One of the two records is old, and nobody here knows which: whoever asks again is told.
+            await self._forget(record.name, REOPENED)
+        self._require_open()
         sequencer = Sequencer(
             record, self.store, self._shop, self.limits, self._clock, lambda: self.draining, self._retain
         )
@@ -169,10 +180,10 @@ class Replicas:
         self._open[record.name] = (replica, sequencer)
         return replica
 
-    async def _forget(self, name: str) -> None:
+    async def _forget(self, name: str, why: Rejection) -> None:
         held = self._open.pop(name, None)
         if held is not None:
-            await held[1].stop()
+            await held[1].stop(why)
 
     async def delete_run(self, name: str, uid: str | None = None) -> None:
         """Delete a run for good. `uid` guards a late repetition from deleting the run that came after."""
@@ -181,7 +192,8 @@ class Replicas:
             deleted = await self.store.delete(name, replica.uid)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
-        await self._forget(name)
+        if self._open.get(name, (None,))[0] is replica:  # not a run that has the name by now
+            await self._forget(name, Rejection("run-deleted", f"run '{name}' was deleted"))
         if not deleted:
             raise refuse("run-deleted", f"run '{name}' was deleted meanwhile")
 

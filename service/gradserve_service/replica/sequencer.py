@@ -42,6 +42,7 @@ from .snapshots import Retain, freeze, write_snapshot
 
 T = TypeVar("T")
 log = structlog.get_logger("gradserve.replica")
+DRAINING = Rejection("draining", "the server is shutting down: send the same again, another one will answer")
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +89,8 @@ class Sequencer:
         self._retain = retain
         self._queue: deque[Proposal] = deque()
         self._waiting = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._idle = asyncio.Event()  # nothing queued, and no batch on its way
+        self._idle.set()
         self._changed: asyncio.Future[None] | None = None
         self._in_doubt = True  # the state may be behind the store's
         self._crashes = 0  # in a row: the same entry fails again when it is replayed
@@ -120,21 +122,21 @@ class Sequencer:
 
     async def drain(self) -> None:
         """Answer what is queued, then leave a snapshot so that the next start is quick."""
-        if self._queue:
-            await self._idle.wait()
+        await self._idle.wait()
         if self._snapshot is not None:
             await self._snapshot
         state = self.state
         if state is not None and self.gone is None and state.control.initialised:
             await self._write_snapshot(await self._frozen(state))
 
-    async def stop(self) -> None:
-        """End the task. What is still queued hears that the server goes."""
+    async def stop(self, why: Rejection) -> None:
+        """End the task. What is still queued, and whoever still holds this run, hears why."""
+        self.gone = self.gone or why
         tasks = [task for task in (self._task, self._snapshot) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._refuse_all(self._queue, Rejection("draining", "the server is shutting down"))
+        self._refuse_all(self._queue, why)
 
     # The task
 
@@ -147,7 +149,7 @@ class Sequencer:
                 try:
                     await self._settle(batch)
                 except asyncio.CancelledError:
-                    self._refuse_all(batch, Rejection("draining", "the server is shutting down"))
+                    self._refuse_all(batch, self.gone or DRAINING)
                     raise
             self._idle.set()
 
@@ -201,7 +203,7 @@ class Sequencer:
     def _verdict(self, tentative: Control, proposal: Proposal) -> Verdict:
         verdict = decide(tentative, proposal.request, int(self._clock() * 1000))
         if isinstance(verdict, Append) and self._draining():
-            return Rejection("draining", "the server is shutting down: send the same again, another one will answer")
+            return DRAINING
         return verdict
 
     async def _record(self, proposal: Proposal, entry: Entry) -> Record:
