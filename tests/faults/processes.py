@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,8 +47,10 @@ def a_free_port() -> int:
 
 
 def start(words: Sequence[str], log: IO[bytes] | int, **pipes: int) -> subprocess.Popen[bytes]:
-    """A program in a process group of its own, so that what it starts goes with it."""
-    return subprocess.Popen(words, stderr=log, env=environment(), start_new_session=True, **pipes)
+    """A program in a process group of its own, so that what it starts goes with it. Where the system knows how, it is
+    killed when we are: a test run that is killed itself leaves nothing behind."""
+    bound = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+    return subprocess.Popen([*bound, *words], stderr=log, env=environment(), start_new_session=True, **pipes)
 
 
 def kill(popen: subprocess.Popen[bytes]) -> None:
