@@ -34,3 +34,17 @@ async def test_a_server_that_is_behind_does_not_answer_from_memory(redis_url: st
         assert (await push(there, 2)).outcome["outcome"] == "duplicate"
         await push(here, 3)
         assert (await there.push_outcome("w0", 3))["version"] == 3
+
+
+async def test_a_long_poll_hears_of_another_servers_update(redis_url: str) -> None:
+    """It answers with the version that the other server made, long before its wait is over."""
+    async with server(redis_url) as one, server(redis_url, clock_ahead_seconds=60) as other:
+        here, there = await a_run(one), await other.open("run")
+        held = await there.weights()
+        assert held is not None
+        poll = asyncio.ensure_future(there.weights(if_none_match=held.etag, wait_seconds=50))
+        await asyncio.sleep(0)
+        answer = await push(here, 1)
+        newer = await asyncio.wait_for(poll, 20)
+        assert newer is not None
+        assert newer.etag == answer.published.etag

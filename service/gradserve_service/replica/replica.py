@@ -32,6 +32,7 @@ from ..core.machine import (
 )
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
+from ..store.records import Head
 from .budget import Budget
 from .descriptions import run_json, slots_by_tensor, worker_json
 from .heads import HeadReads
@@ -212,7 +213,6 @@ class Replica:
 
     async def leave(self, worker: str, generation: int | None, next_sequence: int | None, after: str | None) -> None:
         """Leave the run; the row stays, so that a late duplicate of a push is still known."""
-        self._known_worker(await self._present(), worker)
         await self._propose(self._proposal(Leave(worker, generation, next_sequence, after)))
 
     async def workers(self) -> list[dict[str, Any]]:
@@ -260,22 +260,20 @@ class Replica:
 
     async def weights(self, *, if_none_match: str | None = None, wait_seconds: float = 0.0) -> Published | None:
         """The newest weights; None when they still are the ones named, after waiting for newer ones."""
-        await self._fresh()
-        published = self.published
         deadline = asyncio.get_running_loop().time() + min(wait_seconds, self._limits.wait_seconds_max)
         while True:
+            head = await self._fresh()
+            published = self.published
             if published is not None and published.etag != if_none_match:
                 return published
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break
-            await self._sequencer.change(left)
-            published = self.published
-        await self._fresh()
-        published = self.published
+            with self._store_errors():
+                await self._store.wait(self.uid, after=head.position, seconds=left)
         if published is None:
             raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
-        return published if published.etag != if_none_match else None
+        return None
 
     async def optimizer_state(self) -> tuple[Layout, NDArray[np.float32], dict[str, str]]:
         """Every slot by tensor, `<slot>/<tensor>`, as one vector behind one layout (a copy, of one moment)."""
@@ -308,13 +306,14 @@ class Replica:
             raise Refused(verdict)
         return verdict
 
-    async def _fresh(self) -> None:
-        """Return once this server's state is known to be the store's, by a head read after the call."""
+    async def _fresh(self) -> Head:
+        """Return once this server's state is known to be the store's, by the head (returned) read after the call."""
         with self._store_errors():
             head = await self._heads.read()
         published = self.published
         if published is None or published.head != head.hash.hex():
             await self._propose(self._proposal(Look()))
+        return head
 
     async def _present(self) -> State:
         """The state at the head, by way of the queue: control and arrays of one position."""

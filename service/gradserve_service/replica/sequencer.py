@@ -91,7 +91,6 @@ class Sequencer:
         self._waiting = asyncio.Event()
         self._idle = asyncio.Event()  # nothing queued, and no batch on its way
         self._idle.set()
-        self._changed: asyncio.Future[None] | None = None
         self._in_doubt = True  # the state may be behind the store's
         self._crashes = 0  # in a row: the same entry fails again when it is replayed
         self._snapshot: asyncio.Task[bool] | None = None
@@ -111,14 +110,6 @@ class Sequencer:
         self._idle.clear()
         self._waiting.set()
         return await asyncio.shield(proposal.answer)
-
-    async def change(self, timeout_seconds: float) -> None:
-        """Return at the next publication, or when the time is over."""
-        if self._changed is None or self._changed.done():
-            self._changed = asyncio.get_running_loop().create_future()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await asyncio.shield(self._changed)
 
     async def drain(self) -> None:
         """Answer what is queued, then leave a snapshot so that the next start is quick."""
@@ -328,8 +319,6 @@ class Sequencer:
                 head=head.hex(),
                 step=arrays.step,
             )
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
 
     async def _start_snapshot(self, state: State) -> None:
         """Freeze the state now, write it in the background. One at a time: a slow store gets fewer snapshots."""
