@@ -344,13 +344,18 @@ def _room_for_a_worker(control: Control) -> None:
 
 def _decide_leave(control: Control, request: Leave) -> Draft:
     row = control.row(request.worker)
-    if request.worker not in control.workers or row.departed:
-        return Answered()
+    claims = request.generation is not None or request.after is not None or request.next_sequence not in (None, 1)
+    forgotten = len(control.workers) >= WORKERS_KEPT  # maybe: then its row was dropped after it had left
+    if request.worker not in control.workers and (forgotten or not claims):
+        return Rejection("worker-not-found", f"the run knows no worker '{request.worker}'")
     if refusal := _same_life(control, row, request.worker, request.generation):
         return refusal
     if (request.next_sequence not in (None, row.next_sequence)) or (request.after not in (None, row.receipt)):
-        # Leaving is a worker's last chance to hear that an acknowledged push of its was lost.
+        # Leaving is a worker's last chance to hear that an acknowledged push of its was lost, be it that its row is
+        # back in the state of an earlier departure, or gone.
         return _rewound(control, row, f"worker '{request.worker}' leaves from a place that the journal does not hold")
+    if row.departed:
+        return Answered()
     return {"kind": "leave", "worker": request.worker, "generation": row.generation}
 
 
