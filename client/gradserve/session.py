@@ -126,13 +126,15 @@ class WorkerSession:
 
     def leave(self) -> Flow[None]:
         """Leave the run. It is checked as a push is, so that a lost acknowledgement is told even now."""
-        error = yield from self._delete_worker()
-        if isinstance(error, HistoryRewound):
-            yield from self._register_again(error)
+        for _ in range(RESUBMITS_MAX):
             error = yield from self._delete_worker()
-        if error is not None:
-            raise error
-        self.generation = None
+            if error is None:
+                self.generation = None
+                return
+            if not isinstance(error, HistoryRewound):
+                break
+            yield from self._register_again(error)  # and what it registered with may be lost as well
+        raise error
 
     # -- weights and gradients
 
