@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from gradserve.messages import Request, Response
+from gradserve.problems import Rejection
 from gradserve.specs import PushFields
 from gradserve.weights import Weights
 from gradserve.wire import Frame, decode_frame, frame_from_json, parse_json
 from gradserve_service.core.control import Control
-from gradserve_service.core.machine import Push, Register, Rejection, decide
+from gradserve_service.core.machine import Push, Register, decide
 
 from .archive import Node
 from .evidence import Evidence
@@ -49,7 +51,7 @@ def weights_are_present(e: Evidence) -> Iterator[str]:
     for exchange, response in answered(e):
         etag = response.headers.get("etag")
         if etag is not None and response.status < 400:
-            yield from _true_once(e, exchange, lambda control: control.etag == etag, f"{response.status} {etag}")
+            yield from _true_once(e, exchange, partial(_etag_is, etag), f"{response.status} {etag}")
 
 
 def heads_are_present(e: Evidence) -> Iterator[str]:
@@ -59,7 +61,7 @@ def heads_are_present(e: Evidence) -> Iterator[str]:
         if named is None and exchange.request.path.count("/") == 3 and response.status < 300:
             named = response.json().get("head") if response.body else None
         if named is not None:
-            yield from _true_once(e, exchange, lambda control: control.head.hex() == named, f"head {named[:8]}")
+            yield from _true_once(e, exchange, partial(_head_is, named), f"head {named[:8]}")
 
 
 def pushes_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
@@ -71,12 +73,10 @@ def pushes_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
         push = read_push(match[1], int(match[2]), exchange.request)
         if response.status == 200:
             outcome = read_outcome(response)
-            yield from _true_once(
-                e, exchange, lambda control: _recorded(e, control, push, outcome), f"push {push.sequence} {outcome}"
-            )
+            yield from _true_once(e, exchange, partial(_recorded, e, push, outcome), f"push {push.sequence} {outcome}")
         else:
             code = response.json()["code"]
-            yield from _true_once(e, exchange, lambda control: _refused(control, push) == code, f"{code} {push}")
+            yield from _true_once(e, exchange, partial(_refused, push, code), f"{code} {push}")
 
 
 def registrations_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
@@ -90,9 +90,9 @@ def registrations_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
         assert isinstance(asked, dict)
         request = Register(worker, asked["instance"], asked.get("generation"))
         if response.status == 200:
-            yield from _true_once(e, exchange, lambda control: _row(control, worker, told), f"row {told}")
+            yield from _true_once(e, exchange, partial(_row_is, worker, told), f"row {told}")
         elif (code := told["code"]) != "run-not-found":
-            yield from _true_once(e, exchange, lambda control: _refused(control, request) == code, f"{code} {request}")
+            yield from _true_once(e, exchange, partial(_refused, request, code), f"{code} {request}")
 
 
 ANSWER_INVARIANTS = (
@@ -147,39 +147,38 @@ def read_outcome(response: Response) -> dict[str, Any]:
     }
 
 
-def _recorded(e: Evidence, control: Control, push: Push, outcome: dict[str, Any]) -> bool:
+def _etag_is(etag: str, control: Control) -> bool:
+    return control.etag == etag
+
+
+def _head_is(head: str, control: Control) -> bool:
+    return control.head.hex() == head
+
+
+def _recorded(e: Evidence, push: Push, outcome: dict[str, Any], control: Control) -> bool:
     row = control.row(push.worker)
     if row.outcome is None or (row.last_sequence, row.last_digest) != (push.sequence, push.digest):
         return False
     recorded = {**row.outcome, "next_sequence": row.next_sequence, "receipt": row.receipt}
+    results = e.state(e.archive.nodes[control.head])[1].results.get(outcome["version"])
+    measured = {} if results is None else dict(zip(MEASURED, results, strict=True))
     return all(outcome[key] == recorded[key] for key in recorded.keys() & outcome.keys()) and all(
-        outcome.get(key) in (None, value) for key, value in _measured(e, control, outcome["version"]).items()
+        outcome.get(key) in (None, value) for key, value in measured.items()
     )
 
 
-def _measured(e: Evidence, control: Control, version: int) -> dict[str, float]:
-    results = e.state(e.archive.nodes[control.head])[1].results.get(version)
-    return {} if results is None else dict(zip(MEASURED, results, strict=True))
-
-
-def _refused(control: Control, request: Push | Register) -> str | None:
+def _refused(request: Push | Register, code: str, control: Control) -> bool:
     verdict = decide(control, request, 0)
-    return verdict.code if isinstance(verdict, Rejection) else None
+    return isinstance(verdict, Rejection) and verdict.code == code
 
 
-def _row(control: Control, worker: str, told: dict[str, Any]) -> bool:
+def _row_is(worker: str, told: dict[str, Any], control: Control) -> bool:
     row = control.row(worker)
-    return (told["generation"], told["next_sequence"], told["receipt"], told["cursor"]) == (
-        row.generation,
-        row.next_sequence,
-        row.receipt,
-        row.cursor,
-    )
+    shown = (told["generation"], told["next_sequence"], told["receipt"], told["cursor"])
+    return shown == (row.generation, row.next_sequence, row.receipt, row.cursor)
 
 
-def _true_once(
-    e: Evidence, exchange: Exchange, holds: Callable[[Control], bool], what: str
-) -> Iterator[str]:
+def _true_once(e: Evidence, exchange: Exchange, holds: Callable[[Control], bool], what: str) -> Iterator[str]:
     """Nothing if it holds at one of the heads of the exchange's time, else the contradiction."""
     assert exchange.end is not None
     heads: list[Node] = list(e.heads_while(exchange.begin, exchange.end))

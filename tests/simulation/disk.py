@@ -6,6 +6,7 @@ writes ago, and whoever read or wrote meanwhile has seen what no longer exists.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -70,18 +71,22 @@ class Checks:
     trim_to_previous: bool = True  # trim: the journal behind the newest snapshot's predecessor stays
 
 
-class Disk:
-    """The one truth. `clock` gives virtual seconds; `changed` hears of every change of a run's head."""
+CHECKS = Checks()
 
-    def __init__(self, clock: Callable[[], float], archive: Archive, object_ttl_seconds: float, checks: Checks) -> None:
+
+class Disk:
+    """The one truth. `clock` gives virtual seconds."""
+
+    def __init__(self, clock: Callable[[], float], archive: Archive, object_ttl_seconds: float) -> None:
         self.contents = Contents()
-        self.checks = checks
+        self.checks = CHECKS
         self._clock = clock
         self._archive = archive
         self._ttl = object_ttl_seconds
         self._before: deque[Contents] = deque(maxlen=WRITES_REMEMBERED)
         self._objects_made = 0
         self._damaged: set[str] = set()
+        self._watchers: list[tuple[str, int, asyncio.Future[bool]]] = []
 
     # Catalogue
 
@@ -160,6 +165,11 @@ class Disk:
         """See `Store.read`."""
         run = self._run(uid)
         return [run.entries[position] for position in sorted(run.entries) if position > after][:limit]
+
+    def watch(self, uid: str, after: int, news: asyncio.Future[bool]) -> None:
+        """See `Store.wait`: the future is set once there is an entry behind that position."""
+        self._watchers.append((uid, after, news))
+        self._wake()
 
     # Objects
 
@@ -286,6 +296,19 @@ class Disk:
     def _write(self, **changes: object) -> None:
         self._before.append(self.contents)
         self.contents = dataclasses.replace(self.contents, **changes)  # type: ignore[arg-type]
+        self._wake()
+
+    def _wake(self) -> None:
+        """Tell those who wait for an entry behind a position."""
+        waiting, self._watchers = self._watchers, []
+        for uid, after, news in waiting:
+            run = self.contents.runs.get(uid)
+            if news.done():
+                continue
+            if run is None or run.deleted or run.head.position > after:
+                news.set_result(True)
+            else:
+                self._watchers.append((uid, after, news))
 
 
 def _settled(record: Record) -> Record:

@@ -1,9 +1,10 @@
-"""What the invariants look at: the disk, the tree of all histories and the clients' ledger, with what follows from them."""
+"""What the invariants look at: the disk, the tree of all histories, the clients' ledger, and what follows from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Evidence:
         """For each gradient that left the chain: the tick of the last time that it did."""
         found: dict[str, int] = {}
         heads = self.archive.heads
-        for (_, before), (tick, after) in zip(heads, heads[1:], strict=False):
+        for (_, before), (tick, after) in pairwise(heads):
             node: Node | None = before
             while node is not None and node.position > after.position:
                 if node.header["kind"] == "push":

@@ -39,31 +39,59 @@ class Mix:
     zombies: float = 0.5  # share of killed workers that were only paused
     # people
     operator_seconds: float = NEVER
-    visit_seconds: float = NEVER  # workers that come and go; then the run keeps fewer rows than it has seen workers
+    guest_seconds: float = NEVER  # workers that come for a few items and leave for good
+    script_guest_seconds: float = NEVER  # the same in curl; then the run keeps fewer rows than it has seen workers
 
 
-NETWORK = {"request_lost": 0.06, "answer_lost": 0.06, "copied": 0.12, "other_server": 0.1}
-STORE = {"store_lost": 0.03, "store_unanswered": 0.03, "store_ghost": 0.03, "store_stall": 0.01}
-REWINDING = {"tail_seconds": 2.5, "worker_kill_seconds": 3.0, "operator_seconds": 4.0}
+NETWORK = Mix(request_lost=0.06, answer_lost=0.06, copied=0.12, other_server=0.1)
+STORE = Mix(store_lost=0.03, store_unanswered=0.03, store_ghost=0.03, store_stall=0.01)
+REWINDING = Mix(tail_seconds=2.5, worker_kill_seconds=3.0, operator_seconds=4.0, guest_seconds=3.0)
 
+
+def _mixed(*mixes: Mix, **more: float) -> Mix:
+    """All of these faults, and more."""
+    said = {part.name: getattr(mix, part.name) for mix in mixes for part in fields(Mix)
+            if getattr(mix, part.name) != getattr(CALM, part.name)}  # fmt: skip
+    return Mix(**{**said, **more})
+
+
+CALM = Mix()
 MIXES: dict[str, Mix] = {
-    "calm": Mix(),
-    "network": Mix(**NETWORK, store_unanswered=0.02, store_lost=0.02, store_ghost=0.02),  # type: ignore[arg-type]
+    "calm": CALM,
+    "network": _mixed(NETWORK, STORE, store_stall=NEVER),
     "kills": Mix(
-        request_lost=0.02, answer_lost=0.02, copied=0.1, kill_seconds=2.0, worker_kill_seconds=2.5, damage_seconds=2.0,
-        store_ghost=0.02, operator_seconds=4.0,
-    ),  # fmt: skip
-    "lost-tail": Mix(copied=0.1, answer_lost=0.03, **REWINDING),  # type: ignore[arg-type]
+        request_lost=0.02,
+        answer_lost=0.02,
+        copied=0.1,
+        store_ghost=0.02,
+        kill_seconds=2.0,
+        worker_kill_seconds=2.5,
+        damage_seconds=2.0,
+        operator_seconds=4.0,
+    ),
+    "lost-tail": _mixed(REWINDING, copied=0.1, answer_lost=0.03),
     "pauses": Mix(
-        pause_seconds=1.2, worker_kill_seconds=2.0, zombies=1.0, copied=0.1, store_stall=0.04, object_ttl_seconds=2.0,
+        copied=0.1,
+        store_stall=0.04,
+        object_ttl_seconds=2.0,
+        pause_seconds=1.2,
+        worker_kill_seconds=2.0,
+        zombies=1.0,
         operator_seconds=3.0,
-    ),  # fmt: skip
-    "store-full": Mix(store_full=0.1, outage_seconds=2.0, copied=0.05, **STORE),  # type: ignore[arg-type]
-    "crowd": Mix(visit_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
-    "everything": Mix(
-        **NETWORK, **STORE, **REWINDING, store_full=0.03, outage_seconds=6.0, kill_seconds=4.0, pause_seconds=3.0,
-        damage_seconds=5.0, object_ttl_seconds=3.0,
-    ),  # type: ignore[arg-type]  # fmt: skip
+    ),
+    "store-full": _mixed(STORE, store_full=0.1, outage_seconds=2.0, copied=0.05),
+    "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
+    "everything": _mixed(
+        NETWORK,
+        STORE,
+        REWINDING,
+        store_full=0.03,
+        outage_seconds=6.0,
+        kill_seconds=4.0,
+        pause_seconds=3.0,
+        damage_seconds=5.0,
+        object_ttl_seconds=3.0,
+    ),
 }
 
 
@@ -109,16 +137,3 @@ class Faults:
                 self.count(f"{prefix}_{kind}")
                 return kind
         return None
-
-
-def gentler(mix: Mix, factor: float) -> Mix:
-    """The same mix, each fault `factor` times as often."""
-    shares = ("request_lost", "answer_lost", "copied", "store_lost", "store_unanswered", "store_ghost", "store_full")
-    changed: dict[str, float] = {}
-    for part in fields(mix):
-        value = getattr(mix, part.name)
-        if part.name in shares:
-            changed[part.name] = value * factor
-        elif part.name.endswith("_seconds") and part.name not in ("copy_seconds", "object_ttl_seconds"):
-            changed[part.name] = value / factor
-    return Mix(**{**{part.name: getattr(mix, part.name) for part in fields(mix)}, **changed})

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradserve.weights import Weights
 from gradserve.wire import decode_frame
+from gradserve_service.core.control import SUPERSEDED_KEPT
 from gradserve_service.core.image import decode_image
 
 from .answers import ANSWER_INVARIANTS
@@ -64,6 +65,8 @@ def untold(e: Evidence) -> Iterator[tuple[str, str]]:
         if digest not in e.lost_at:
             yield digest, f"{gradient.worker} was told {gradient.outcome}, and it never was on the chain"
             continue
+        if e.lost_at[digest] > e.ledger.left.get(gradient.worker, e.lost_at[digest]):
+            continue  # the worker was gone for good by then
         # Who sends no `after` cannot be told when another of its gradients has taken the lost one's sequence.
         if not _told(e, gradient) and (gradient.says_after or (gradient.worker, gradient.sequence) not in sequences):
             yield digest, f"push {gradient.sequence} of {gradient.worker} is lost, and the worker was not told"
@@ -107,7 +110,7 @@ def computed_at_this_history(e: Evidence) -> Iterator[str]:
                 continue
             base = versions[node.header["base"]]
             if base.position >= node.position or e.weights(base).tobytes() != gradient.base_bytes:
-                yield f"entry {node.position}: version {node.header['base']} was not the weights of {gradient.base_etag}"
+                yield f"entry {node.position}: version {node.header['base']} here is not {gradient.base_etag} there"
 
 
 def not_older_than_allowed(e: Evidence) -> Iterator[str]:
@@ -128,20 +131,19 @@ def not_older_than_allowed(e: Evidence) -> Iterator[str]:
 
 
 def fenced(e: Evidence) -> Iterator[str]:
-    """Nothing of a process is applied once its successor has joined, and nobody joins anew."""
+    """Nothing of a process is applied once its successor has joined, and nobody that is remembered joins anew."""
     for history in e.histories:
         present: dict[str, str] = {}
-        joined: set[tuple[str, int]] = set()
-        raised: dict[str, int] = {}
+        joined: dict[str, int] = {}
         for node in history:
             worker = node.header.get("worker", "")
             if node.header["kind"] == "join":
                 instance, generation = node.header["instance"], node.header["generation"]
-                if raised.get(instance, generation) != generation:
-                    yield f"{instance} joined as generation {raised[instance]} and again as {generation}"
-                raised[instance] = generation
+                before = joined.get(instance, generation)
+                if before != generation and generation - before <= SUPERSEDED_KEPT + 1:
+                    yield f"{instance} joined as generation {before} and again as {generation}"
+                joined[instance] = generation
                 present[worker] = instance
-                joined.add((worker, generation))
             elif node.header["kind"] == "push":
                 instance = e.ledger.gradients[node.header["digest"]].instance
                 if instance is not None and present.get(worker, instance) != instance:
@@ -221,9 +223,10 @@ INVARIANTS: tuple[Invariant, ...] = (
 def violations_of(world: World) -> list[str]:
     """Everything that contradicts an invariant, as `sentence: what`."""
     evidence = world.evidence()
-    found: list[str] = [f"no server fails by itself: {what}" for what in faults_of_its_own(world)]
+    faults = [f"no server fails by itself: {what}" for what in faults_of_its_own(world)]
     if not world.archive.heads:
-        return found
+        return faults
+    found: list[str] = []
     for invariant in (*INVARIANTS, lambda e: servers_agree(e, world)):
         sentence = (invariant.__doc__ or servers_agree.__doc__ or "").rstrip(".")
         try:
@@ -231,7 +234,7 @@ def violations_of(world: World) -> list[str]:
         except Exception as error:  # noqa: BLE001 - what cannot even be looked at contradicts it
             contradictions = [f"cannot be looked at: {error!r}"]
         found += [f"{sentence}: {what}" for what in contradictions[:SHOWN_EACH]]
-    return found
+    return found + faults
 
 
 def servers_agree(e: Evidence, world: World) -> Iterator[str]:

@@ -61,6 +61,7 @@ class Ledger:
     gradients: dict[str, Gradient] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     items_done: dict[str, int] = field(default_factory=dict)  # of workers that follow their cursor, when they left
+    left: dict[str, int] = field(default_factory=dict)  # worker → tick at which it was gone for good
     keys: set[str] = field(default_factory=set)  # of the operator's requests
 
     def ask(self, client: str, request: Request) -> Exchange:

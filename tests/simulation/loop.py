@@ -63,24 +63,26 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Seconds since the beginning of the run."""
         return self._now
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         """Run the callback after those that are ready now."""
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Run the callback in `delay` virtual seconds."""
         return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Run the callback at a virtual time; those of one time in the order of these calls."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
-        handle._scheduled = True
+        handle._scheduled = True  # type: ignore[attr-defined]
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, handle))
         return handle
@@ -164,7 +166,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.steps += 1
         if handle._cancelled:
             return
-        program = handle._context.get(CURRENT)
+        program = handle._context.get(CURRENT)  # type: ignore[attr-defined]
         if program is None or not (program.dead or program.paused):
             handle._run()
         elif program.paused and not program.dead:
@@ -185,7 +187,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def _forget_ended_tasks(self) -> None:
         for task in self._tasks:
-            if task.done() and not task.cancelled() and task._log_traceback:  # type: ignore[attr-defined]
+            if task.done() and not task.cancelled() and task._log_traceback:
                 self.complaints.append(f"{task.get_name()} ended with {task.exception()!r}")
         self._tasks = [task for task in self._tasks if not task.done()]
 

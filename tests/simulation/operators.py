@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -75,10 +75,10 @@ class Operator:
         return key
 
 
-def described() -> Flow[dict | None]:
+def described() -> Flow[dict[str, Any] | None]:
     """GET run; None when it is not there yet."""
     response: Response = yield from ask(Request("GET", f"/v1/runs/{RUN}", (("Accept", "application/json"),)))
-    return json.loads(bytes(response.body)) if response.status == 200 else None
+    return response.json() if response.status == 200 else None
 
 
 class Reader:

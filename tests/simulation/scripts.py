@@ -40,7 +40,8 @@ class ScriptWorker:
         self._habit, self._ledger, self._settlement, self._client = habit, ledger, settlement, client
         self._random = Random(f"{seed} {name}")
         self._numbers = np.random.default_rng(self._random.getrandbits(63))
-        self._sequence, self._receipt = 1, None
+        self._sequence = 1
+        self._receipt: str | None = None
         self._item = 1
         self._says_base = habit != "plain" or self._random.random() < 0.6
         self._path = f"/v1/runs/{RUN}/workers/{name}"

@@ -65,6 +65,7 @@ class Server:
     def start(self) -> None:
         """A new life, with nothing in memory."""
         self.lives += 1
+        self.going = False
         self.program = Program(self.name)
         random = Random(f"{self._seed} {self.name} {self.lives}")
         store = SimStore(self._disk, self._loop, self.program, self._faults, random)
@@ -93,6 +94,7 @@ class Server:
 
     async def drain(self) -> None:
         """SIGTERM, as far as the replicas see it; the rest is a kill."""
+        self.going = True  # until it is dead
         replicas = self.replicas
         task = self._loop.start(self.program, replicas.drain(), f"{self.name} drains")
         await asyncio.wait([task], timeout=10.0)

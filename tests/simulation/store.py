@@ -97,6 +97,16 @@ class SimStore:
         """See `Store.read`."""
         return await self._do("read", lambda: self.disk.read(uid, after, limit))
 
+    async def wait(self, uid: str, *, after: int, seconds: float) -> bool:
+        """See `Store.wait`."""
+        news = self.loop.create_future()
+        await self._do("wait", lambda: self.disk.watch(uid, after, news))
+        try:
+            async with asyncio.timeout(seconds):
+                return await news  # type: ignore[no-any-return]
+        except TimeoutError:
+            return False
+
     async def put_object(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:
         """See `Store.put_object`."""
         content = b"".join(bytes(piece) for piece in pieces)

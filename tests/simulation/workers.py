@@ -1,10 +1,11 @@
-"""Workers that use the SDK's sessions: they come, push, are killed or stopped, come back, and go on after the cursor."""
+"""Workers that use the SDK's sessions: they come, push, are killed or stopped, and come back where the cursor is."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -19,7 +20,7 @@ from gradserve.wire import Layout, decode_frame
 
 from .ledger import Gradient, Ledger
 from .loop import Program, VirtualLoop
-from .network import Client, Network
+from .network import Client
 
 RUN = "digits"
 SHAPES = {"bias": (2,), "dense": (2, 3), "head": (2, 2)}
@@ -55,14 +56,10 @@ class Settlement:
 class SessionWorker:
     """A worker of one name, over all its processes. `restart` ends the present one and starts another."""
 
-    def __init__(
-        self, rank: int, seed: str, loop: VirtualLoop, network: Network, ledger: Ledger, settlement: Settlement,
-        spec: dict[str, Any], client: Callable[[str, Random], Client],
-    ) -> None:  # fmt: skip
+    def __init__(self, rank: int, loop: VirtualLoop, place: Place) -> None:
         self.name = f"worker{rank}"
         self.rank = rank
-        self._seed, self._loop, self._network, self._ledger = seed, loop, network, ledger
-        self._settlement, self._spec, self._client = settlement, spec, client
+        self._loop, self._place = loop, place
         self._lives = 0
         self._sleeping: list[Program] = []  # paused processes that were replaced: zombies, once they wake
         self.start()
@@ -72,7 +69,7 @@ class SessionWorker:
         self._lives += 1
         instance = f"{self.name}.{self._lives}"
         self.program = Program(instance)
-        self._settlement.enter(instance)
+        self._place.settlement.enter(instance)
         self._loop.start(self.program, self._live(instance), instance)
 
     def restart(self, *, zombie: bool) -> None:
@@ -82,7 +79,7 @@ class SessionWorker:
             self._sleeping.append(self.program)
         else:
             self._loop.kill(self.program)
-            self._settlement.done(self.program.name)
+            self._place.settlement.done(self.program.name)
         self.start()
 
     def wake(self) -> None:
@@ -93,25 +90,38 @@ class SessionWorker:
     # One process
 
     async def _live(self, instance: str) -> None:
-        life = Life(self, instance, Random(f"{self._seed} {instance}"))
+        life = Life(self._place, self.name, instance, self.rank)
+        ledger = self._place.ledger
         try:
             await life.work()
-            self._ledger.items_done[self.name] = life.items_done
+            ledger.items_done[self.name] = life.items_done
         except Fenced:
-            self._ledger.notice(self.name, instance, "fenced")
+            ledger.notice(self.name, instance, "fenced")
             if self.program.name == instance:
                 self.start()  # replaced by a process that started earlier and registered later: come again
-        self._settlement.done(instance)
+        self._place.settlement.done(instance)
+
+
+@dataclass(slots=True)
+class Place:
+    """What a worker needs to know of the world."""
+
+    seed: str
+    spec: dict[str, Any]
+    ledger: Ledger
+    settlement: Settlement
+    client: Callable[[str, Random], Client]
 
 
 class Life:
     """One process of a worker, from its start to its end."""
 
-    def __init__(self, worker: SessionWorker, instance: str, random: Random) -> None:
-        self._worker, self._instance, self._random = worker, instance, random
-        self._numbers = np.random.default_rng(random.getrandbits(63))
-        self._ledger = worker._ledger
-        self._client = worker._client(worker.name, random)
+    def __init__(self, place: Place, worker: str, instance: str, rank: int) -> None:
+        self._place, self._worker, self._instance, self._rank = place, worker, instance, rank
+        self._random = Random(f"{place.seed} {instance}")
+        self._numbers = np.random.default_rng(self._random.getrandbits(63))
+        self._ledger = place.ledger
+        self._client = place.client(worker, self._random)
         self._item = 1
 
     @property
@@ -122,10 +132,10 @@ class Life:
     async def work(self) -> None:
         """Push one item after the other until the faults are over, and a few more; leave."""
         self._session = await self._begin()
-        over = self._worker._settlement.faults_over
+        over = self._place.settlement.faults_over
         told = -1
         while told != len(self._session.notices):  # leaving, too, may tell of a loss: then there is more to do
-            told, left = len(self._session.notices), ITEMS_AFTERWARDS
+            left = ITEMS_AFTERWARDS
             while left:
                 if self._random.random() < 0.1:
                     await self._run(self._session.heartbeat())
@@ -134,18 +144,27 @@ class Life:
             told = len(self._session.notices)
             await self._leave()
 
+    async def visit(self) -> None:
+        """Push an item or a few, then leave for good: leaving is the last chance to hear of a loss."""
+        self._session = await self._begin()
+        for _ in range(self._random.randint(1, 3)):
+            await self._push_one()
+        await self._leave()
+        self._ledger.left[self._worker] = self._ledger.tick()
+        self._place.settlement.done(self._instance)
+
     async def _leave(self) -> None:
         # Not found: it left in an earlier attempt, and the run has forgotten it since.
         with contextlib.suppress(WorkerNotFound):
             await self._run(self._session.leave())
 
     async def _begin(self) -> WorkerSession:
-        rank, first = self._worker.rank, first_weights(self._worker._seed)
-        flow = open_run_flow(RUN, self._worker._spec, first, rank=rank)
+        rank, first = self._rank, first_weights(self._place.seed)
+        flow = open_run_flow(RUN, self._place.spec, first, rank=rank)
         opened: OpenedRun = await self._client.run(flow)
-        session = WorkerSession(opened.key, self._worker.name, self._instance, first=first, rank=rank)
+        session = WorkerSession(opened.key, self._worker, self._instance, first=first, rank=rank)
         await self._client.run(session.register())
-        self._ledger.notice(self._worker.name, self._instance, "registered")
+        self._ledger.notice(self._worker, self._instance, "registered")
         self._item = int(session.cursor or 0) + 1
         return session
 
@@ -158,8 +177,14 @@ class Life:
         tensors = gradient_of(base.layout, self._numbers, partly=self._random.random() < 0.3)
         digest = digest_of(base.layout, tensors)
         self._ledger.gradients[digest] = Gradient(
-            digest, self._worker.name, self._instance, session.next_sequence, self._item, base.etag, base.vector.tobytes()
-        )  # fmt: skip
+            digest,
+            self._worker,
+            self._instance,
+            session.next_sequence,
+            self._item,
+            base.etag,
+            base.vector.tobytes(),
+        )
         await self._deliver(base, tensors, digest)
 
     async def _deliver(self, base: Weights, tensors: dict[str, np.ndarray], digest: str) -> None:
@@ -181,7 +206,7 @@ class Life:
         noticed = len(self._session.notices)
         result = await self._client.run(flow)
         if len(self._session.notices) > noticed:
-            self._ledger.notice(self._worker.name, self._instance, "rewound")
+            self._ledger.notice(self._worker, self._instance, "rewound")
             self._item = int(self._session.cursor or 0) + 1
         return result
 
@@ -199,4 +224,3 @@ def digest_of(layout: Layout, tensors: dict[str, np.ndarray]) -> str:
     """The digest that the service will know the gradient by."""
     part = gradient_layout(layout, tensors)
     return decode_frame(b"".join(bytes(piece) for piece in gradient_pieces(part, tensors, {}))).digest
-

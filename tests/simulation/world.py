@@ -16,10 +16,11 @@ import structlog
 
 from gradserve.messages import Request, Response
 from gradserve_service.core import machine
+from gradserve_service.core.control import WORKERS_KEPT
 from gradserve_service.limits import Limits
 
 from .archive import Archive
-from .disk import Checks, Disk
+from .disk import Disk
 from .evidence import Evidence, pushes
 from .faults import MIXES, Faults, Mix
 from .invariants import untold, violations_of
@@ -30,13 +31,13 @@ from .operators import Operator, Reader
 from .scripts import ScriptWorker
 from .servers import Server, app_of, call_app
 from .store import GHOST_SECONDS_MAX, STALL_SECONDS_MAX
-from .workers import RUN, SessionWorker, Settlement
+from .workers import RUN, Life, Place, SessionWorker, Settlement
 
 FAULT_SECONDS = 20.0  # how long faults go on
 FINISH_SECONDS = 900.0  # how long the work may take afterwards: the SDK's longest pauses are 20 s and 60 s
 ECHO_SECONDS = STALL_SECONDS_MAX + GHOST_SECONDS_MAX  # how long a fault may have effects after its time
 LINES_KEPT = 400  # of the trace
-VISITORS_KEPT = 2  # rows for workers that come and go, where they do
+GUESTS_KEPT = 2  # rows for guests, where the run keeps few
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class Report:
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, mix: str, checks: Checks | None = None) -> None:
+    def __init__(self, seed: int, mix: str) -> None:
         self.seed, self.mix_name = seed, mix
         self.mix: Mix = MIXES[mix]
         self.loop = VirtualLoop()
@@ -100,17 +101,17 @@ class World:
         self.digest = hashlib.sha256()
         name = f"{mix} {seed}"
         self._name = name
-        self._visitors = 0
+        self._guests = 0
         self.random = Random(name)
         self.shape = Shape.drawn(Random(f"{name} shape"))
         self.faults = Faults(self.mix)
         self.archive = Archive(self.tick)
         self.ledger = Ledger(self.tick)
-        self.disk = Disk(self.loop.time, self.archive, self.mix.object_ttl_seconds, checks or Checks())
+        self.disk = Disk(self.loop.time, self.archive, self.mix.object_ttl_seconds)
         self.lost_entries = 0
         self.quiet_from = 1 << 62  # tick
         self.final: list[dict[str, Any]] = []  # what each server shows at the end
-        self.logged: list[dict[str, Any]] = []
+        self.logged: list[Any] = []
 
     def tick(self) -> int:
         """The order of what happens."""
@@ -143,6 +144,7 @@ class World:
         await self._mend()
         self.trace("faults are over")
         await asyncio.sleep(ECHO_SECONDS)
+        await self.operator.settle()  # a late copy may have paused the run again
         self.quiet_from = self.tick()
         self.settlement.faults_over.set()
         try:
@@ -164,11 +166,8 @@ class World:
             self.loop, self.servers, self.faults, self.ledger, Random(f"{self._name} network"), self.trace
         )
         self.settlement = Settlement()
-        self.sessions = [
-            SessionWorker(rank, self._name, self.loop, self.network, self.ledger, self.settlement, shape.spec,
-                          self._client)
-            for rank in range(shape.sessions)
-        ]  # fmt: skip
+        self.place = Place(self._name, shape.spec, self.ledger, self.settlement, self._client)
+        self.sessions = [SessionWorker(rank, self.loop, self.place) for rank in range(shape.sessions)]
         for habit in shape.scripts:
             name = f"curl-{habit}"
             asyncio.create_task(self._script(name, habit).work(), name=name)  # noqa: RUF006 - the loop keeps its tasks
@@ -194,7 +193,8 @@ class World:
             self._now_and_then(mix.outage_seconds, self._break_a_connection),
             self._now_and_then(mix.worker_kill_seconds, self._restart_a_worker),
             self._now_and_then(mix.operator_seconds, self.operator.change),
-            self._now_and_then(mix.visit_seconds, self._visit),
+            self._now_and_then(mix.guest_seconds, self._visit),
+            self._now_and_then(mix.script_guest_seconds, self._visit_with_curl),
             self._now_and_then(0.5, reader.look),
         ]
 
@@ -260,8 +260,15 @@ class World:
             asyncio.create_task(self._wake_later(worker), name="wakes")  # noqa: RUF006 - the loop keeps its tasks
 
     async def _visit(self) -> None:
-        self._visitors += 1
-        await asyncio.shield(self._script(f"visitor{self._visitors}", "visiting").visit())
+        self._guests += 1
+        name = f"guest{self._guests}"
+        self.settlement.enter(name)
+        # Not awaited: hands are let go when the faults are over, guests are not.
+        asyncio.create_task(Life(self.place, name, name, rank=9).visit(), name=name)  # noqa: RUF006
+
+    async def _visit_with_curl(self) -> None:
+        self._guests += 1
+        await asyncio.shield(self._script(f"guest{self._guests}", "visiting").visit())
 
     async def _wake_later(self, worker: SessionWorker) -> None:
         await asyncio.sleep(self.random.uniform(0.2, 6.0))
@@ -273,13 +280,12 @@ class World:
         self.faults.unreachable.clear()
         for server in self.servers:
             self.loop.resume(server.program)
-            if server.replicas.draining and server.alive:
+            if server.going and server.alive:
                 server.kill()
             if not server.alive:
                 server.start()
         for worker in self.sessions:
             worker.wake()
-        await self.operator.settle()
 
 
 async def _shown(index: int, server: Server) -> dict[str, Any]:
@@ -294,9 +300,9 @@ async def _shown(index: int, server: Server) -> dict[str, Any]:
             "slots": await get("/optimizer-state")}  # fmt: skip
 
 
-def simulate(seed: int, mix: str, checks: Checks | None = None) -> Report:
+def simulate(seed: int, mix: str) -> Report:
     """One run, what is wrong with it, and what happened in numbers."""
-    world = World(seed, mix, checks)
+    world = World(seed, mix)
     violations: list[str] = []
     with bounds_of(world):
         try:
@@ -311,7 +317,7 @@ def bounds_of(world: World) -> AbstractContextManager[object]:
     """The rules with a bound that is met here: 10,000 rows of workers are too many."""
     steady = world.shape.sessions + len(world.shape.scripts)
     return mock.patch.object(
-        machine, "WORKERS_KEPT", steady + VISITORS_KEPT if world.mix.visit_seconds else machine.WORKERS_KEPT
+        machine, "WORKERS_KEPT", steady + GUESTS_KEPT if world.mix.script_guest_seconds else WORKERS_KEPT
     )
 
 
