@@ -33,8 +33,8 @@ def redis_binary() -> str:
             return str(binary)
     if os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        command = ["apt-get", "install", "-y", "--no-install-recommends", "redis-server"]
-        subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        for words in (["update"], ["install", "-y", "--no-install-recommends", "redis-server"]):
+            subprocess.run(["apt-get", *words], env=quiet, stdout=subprocess.DEVNULL, check=False)
         if found := shutil.which("redis-server"):
             return found
     raise RuntimeError(CURE)
@@ -52,6 +52,7 @@ class RealRedis:
         self.port = _free_port()
         self.settings = {"appendonly": "no", "save": "", "maxmemory-policy": "noeviction"} | settings
         self._child: subprocess.Popen[bytes] | None = None
+        self._known = False  # somebody may have been told the port
 
     @property
     def url(self) -> str:
@@ -65,6 +66,12 @@ class RealRedis:
 
     def start(self) -> RealRedis:
         """Answers when the server takes commands (what it kept on disk is loaded)."""
+        while not self._started():
+            self.port = _free_port()  # somebody took it since we looked; the first time nobody knows it yet
+        return self
+
+    def _started(self) -> bool:
+        """False: the port is taken."""
         fixed = {
             "port": str(self.port),
             "bind": "127.0.0.1",
@@ -79,10 +86,14 @@ class RealRedis:
         while self._ping() != b"+PONG\r\n":
             if self._child.poll() is not None or time.monotonic() > deadline:
                 log = (self.directory / "redis.log").read_text(errors="replace")
+                if not self._known and "Address already in use" in log:
+                    (self.directory / "redis.log").unlink()
+                    return False
                 self.stop()
                 raise RuntimeError(f"redis-server did not start: {log[-2000:]}")
             time.sleep(0.01)
-        return self
+        self._known = True
+        return True
 
     def kill(self) -> None:
         """kill -9: what is not in the operating system's hands is gone."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from gradserve_service.store import open_store
+from gradserve_service.store import open_store, redis_removal
 from gradserve_service.store.records import OBJECT_CHUNK_BYTES, ObjectRef
 from gradserve_service.store.redis_keys import (
     CATALOGUE,
@@ -24,7 +24,7 @@ from gradserve_service.store.redis_keys import (
     snapshot_text,
 )
 from gradserve_service.store.redis_removal import purge, step_end
-from gradserve_service.store.redis_scripts import DELETE, PUBLISH, TRIM
+from gradserve_service.store.redis_scripts import DELETE, PUBLISH, PURGE_END, TRIM
 from gradserve_service.store.redis_store import RedisStore
 from store.chains import Chain
 
@@ -73,6 +73,8 @@ async def test_removal_leaves_a_living_run_alone(chain: Chain, redis_url: str) -
     """A removal that was believed to be due, of a run that is not marked."""
     before = await everything(redis_url)
     await purge(redis_store(chain)._link, "u1")
+    keys = (run_key("u1"), objects_key("u1"), journal_key("u1"), DELETING)
+    assert await redis_store(chain)._link.run(PURGE_END, keys, ("u1", "1")) == 0
     assert await everything(redis_url) == before
 
 
@@ -118,6 +120,21 @@ def test_a_step_of_a_trim_is_bounded_in_chunks() -> None:
     assert step_end([(small, 1), (small, 2)], 256) == 256
     assert step_end([(big, 3), (small, 4), (big, 9), (small, 10)], 256) == 4
     assert step_end([(ObjectRef("h", 2_000 * OBJECT_CHUNK_BYTES), 7)], 256) == 256
+
+
+async def test_a_trim_of_many_chunks_takes_several_steps(
+    chain: Chain, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in scripts that Redis ran."""
+    monkeypatch.setattr(redis_removal, "STEP_CHUNKS", 1)
+    await chain.put(await chain.object(), await chain.object())
+    await chain.publish(7)
+    await chain.publish(8 - 1 + len(await chain.put(b"last")))
+    async with Redis.from_url(redis_url) as client:
+        await client.config_resetstat()
+        assert await chain.store.trim("u1") == 7
+        assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] == 3
+    assert await chain.read() == chain.entries[7:]
 
 
 async def test_a_trim_remembers_how_far_it_came(chain: Chain, redis_url: str) -> None:

@@ -52,7 +52,7 @@ log = logging.getLogger("gradserve.store")
 
 COMMAND_LANES = 8  # connections for small commands: Redis runs one at a time, more would only queue there
 BULK_LANES = 4  # connections for objects
-READ_STEP_ENTRIES = 64  # entries a reply, 4 MiB at most: Redis stalls no longer than on one chunk
+READ_STEP_ENTRIES = 32  # entries a reply, 2 MiB at most: Redis and the loop are held for 2 ms
 READ_BYTES_MAX = 16 << 20  # inline payloads a read
 PRESSURE_SECONDS = 1.0  # how old an answer of `memory_pressure` may be
 

@@ -30,7 +30,7 @@ from .sqlite_schema import (
     span,
 )
 
-STEP_ENTRIES = 256  # entries removed in one transaction: others wait for it
+STEP_ENTRIES = 64  # entries removed in one transaction: others wait for it, 10 ms with payloads of 40 KB
 READ_BYTES_MAX = 16 << 20  # inline payloads a read
 
 _NAME_COLUMNS = "name, uid, creation, genesis, created_at, deleted"
