@@ -132,9 +132,10 @@ class WorkerSession:
                 self.generation = None
                 return
             if not isinstance(error, HistoryRewound):
-                break
-            yield from self._register_again(error)  # and what it registered with may be lost as well
-        raise error
+                raise error
+            rewound = error
+            yield from self._register_again(rewound)  # and what it registered with may be lost as well
+        raise rewound
 
     # -- weights and gradients
 
