@@ -83,11 +83,16 @@ def test_a_part_that_fails_ends_the_demo_with_the_reason(tmp_path, part, reason)
     assert demo.others() == {}
 
 
-def test_a_store_that_is_not_there_is_the_reason(tmp_path):
-    demo = Marked(*SMALL, "--store", "carrier-pigeon://coop", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("store", "reason"),
+    [("carrier-pigeon://coop", "carrier-pigeon"), ("redis://127.0.0.1:1/0", "the store at redis://127.0.0.1:1/0")],
+)
+def test_a_store_that_is_not_there_is_the_reason(tmp_path, store, reason):
+    """Nobody waits for a server that waits for its store."""
+    demo = Marked(*SMALL, "--store", store, cwd=tmp_path)
     _, stderr = demo.popen.communicate()
     assert demo.popen.returncode == 1
-    assert "carrier-pigeon" in stderr
+    assert reason in stderr
     assert "Traceback" not in stderr
     assert demo.others() == {}
 
