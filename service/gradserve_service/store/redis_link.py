@@ -158,9 +158,10 @@ class Link:
     async def _read(self, lane: AbstractConnection) -> Reply:
         try:
             return await lane.read_response()
-        except exceptions.ReadOnlyError:
-            raise  # a primary that was demoted: the next connection finds the new one
         except exceptions.ResponseError as error:
+            # A primary that was demoted: the next connection finds the new one. (In 6.2 a script says it as text.)
+            if isinstance(error, exceptions.ReadOnlyError) or "READONLY" in str(error):
+                raise
             return error
 
 
