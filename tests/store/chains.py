@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -17,6 +19,7 @@ from gradserve_service.store.records import (
     Record,
     SnapshotRecord,
 )
+from gradserve_service.store.redis_store import RedisStore
 
 ANY_BYTES = bytes(range(256)) + b"\r\n$-1\r\n\x00\xff|:{} "  # what breaks a protocol that is not binary safe
 
@@ -103,6 +106,23 @@ async def opened(url: str) -> Store:
     store = open_store(url, "memory")
     await store.open()
     return store
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Store]:
+    """A store that is closed at the end."""
+    store = await opened(url)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def seen_by_the_loop(store: Store) -> None:
+    """The loop has learnt that the connections of a killed Redis are closed."""
+    assert isinstance(store, RedisStore)
+    while not all([await lane.can_read() for lane in store._link._idle]):  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
 
 
 async def kept_objects(store_url: str, uid: str) -> set[str]:

@@ -5,36 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
 
-from gradserve_service.store import Store, StoreFull, StoreUnavailable, StoreUnfit, open_store, redis_link
-from gradserve_service.store.records import Appended, Durability, HeadMoved
+from gradserve_service.store import StoreFull, StoreUnavailable, open_store, redis_link
+from gradserve_service.store.records import Appended, HeadMoved
 from gradserve_service.store.redis_keys import CATALOGUE, DELETING, NAMES, run_key
 from gradserve_service.store.redis_scripts import DELETE
-from gradserve_service.store.redis_store import RedisStore
 from real_redis import RealRedis
-from store.chains import Chain, end, opened, record, records
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Store]:
-    """A store that is closed at the end."""
-    store = await opened(url)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def seen_by_the_loop(store: Store) -> None:
-    """The loop has learnt that the connections of a killed Redis are closed."""
-    assert isinstance(store, RedisStore)
-    while not all([await lane.can_read() for lane in store._link._idle]):  # noqa: ASYNC110 - it has no event
-        await asyncio.sleep(0)
+from store.chains import Chain, connected, end, record, records, seen_by_the_loop
 
 
 async def fill(chain: Chain) -> None:
@@ -154,40 +134,6 @@ async def test_a_caller_that_is_cancelled_does_not_spoil_the_connection() -> Non
             assert await asyncio.gather(*(store.find("digits") for _ in range(12))) == [chain.run] * 12
 
 
-async def test_an_evicting_redis_is_refused_with_the_cure() -> None:
-    """At open; without a limit there is nothing to evict for."""
-    evicting = {"maxmemory-policy": "allkeys-lru"}
-    with RealRedis(maxmemory="64mb", **evicting) as server:
-        store = open_store(server.url, "memory")
-        with pytest.raises(StoreUnfit, match="CONFIG SET maxmemory-policy noeviction"):
-            await store.open()
-        server.command("CONFIG", "SET", "maxmemory", "0")
-        await store.open()
-        server.command("CONFIG", "SET", "maxmemory", "64mb")
-        with pytest.raises(StoreUnfit, match="allkeys-lru"):
-            await store.check()
-        await store.close()
-
-
-async def test_a_redis_that_evicts_after_a_reconnect_is_not_written_to() -> None:
-    """Somebody restarted it with other settings: refused before the first byte, told apart from being away."""
-    with RealRedis(appendonly="yes", appendfsync="always") as server:
-        async with connected(server.url) as store:
-            chain = await Chain.create(store)
-            server.kill()
-            server.settings |= {"maxmemory": "64mb", "maxmemory-policy": "volatile-lru"}
-            server.start()
-            await seen_by_the_loop(store)
-            with pytest.raises(StoreUnavailable, match="volatile-lru"):
-                await store.append("u1", chain.head, [record(chain.head)])
-            with pytest.raises(StoreUnfit, match="volatile-lru"):
-                await store.check()
-            server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
-            await store.check()
-            assert await chain.read() == []
-            await chain.put(b"after the cure")
-
-
 async def test_a_full_redis_refuses_and_keeps_nothing_of_what_it_refused() -> None:
     """Batches of payloads until it is full; then the chain is what was acknowledged, and a delete still works."""
     with RealRedis(maxmemory="24mb") as server:
@@ -229,67 +175,6 @@ async def test_a_trim_works_when_memory_is_full() -> None:
             await chain.publish(len(chain.entries))
             server.command("CONFIG", "SET", "maxmemory", "16mb")
             assert await store.trim("u1") == 60
-
-
-LEVELS: list[tuple[dict[str, str], Durability]] = [
-    ({"appendonly": "no"}, "memory"),
-    ({"appendonly": "yes", "appendfsync": "no"}, "memory"),
-    ({"appendonly": "yes", "appendfsync": "everysec"}, "journal"),
-    ({"appendonly": "yes", "appendfsync": "always"}, "fsync"),
-]
-
-
-async def test_the_durability_is_what_redis_is_set_to() -> None:
-    """Read at open and at each check: no restart is needed to see a cure."""
-    with RealRedis() as server:
-        async with connected(server.url) as store:
-            for settings, level in LEVELS:
-                for name, value in settings.items():
-                    server.command("CONFIG", "SET", name, value)
-                await store.check()
-                assert store.durability == level
-
-
-async def test_where_config_is_forbidden_the_common_value_is_assumed(caplog: pytest.LogCaptureFixture) -> None:
-    """As in many managed Redis; it is said in the log. The password is said nowhere."""
-    with RealRedis(appendonly="yes", appendfsync="always") as server:
-        server.command("ACL", "SETUSER", "trainer", "on", ">hunter2", "~*", "+@all", "-config")
-        store = open_store(f"redis://trainer:hunter2@127.0.0.1:{server.port}/0", "fsync")
-        await store.open()
-        await (await Chain.create(store)).put(b"a")
-        assert store.durability == "journal"
-        assert "CONFIG is forbidden" in caplog.text
-        assert "hunter2" not in caplog.text + store.url + repr(store)
-        await store.close()
-
-
-@pytest.mark.parametrize("login", ["", "trainer:wrong-secret@"])
-async def test_a_wrong_password_is_unfit_and_is_not_repeated(login: str) -> None:
-    """Waiting does not cure it."""
-    with RealRedis() as server:
-        server.command("CONFIG", "SET", "requirepass", "right-secret")
-        store = open_store(f"redis://{login}127.0.0.1:{server.port}/0", "memory")
-        with pytest.raises(StoreUnfit) as unfit:
-            await store.open()
-        assert "secret" not in str(unfit.value)
-        await store.close()
-
-
-async def test_a_replica_is_unfit_and_a_demoted_primary_is_unavailable() -> None:
-    """A failover: the old primary turns read-only under us, then somebody is primary again."""
-    with RealRedis() as server, RealRedis() as other:
-        async with connected(server.url) as store:
-            chain = await Chain.create(store)
-            server.command("CONFIG", "SET", "replica-serve-stale-data", "yes")
-            server.command("REPLICAOF", "127.0.0.1", str(other.port))
-            with pytest.raises(StoreUnavailable):
-                await store.append("u1", chain.head, [record(chain.head)])
-            assert isinstance(store, RedisStore)
-            assert not any(lane.is_connected for lane in store._link._idle)  # the next one asks for the primary again
-            with pytest.raises(StoreUnfit, match="replica"):
-                await store.check()
-            server.command("REPLICAOF", "NO", "ONE")
-            await store.check()
 
 
 async def test_scripts_that_redis_forgot_are_sent_again(redis_url: str) -> None:
