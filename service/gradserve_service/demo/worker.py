@@ -61,10 +61,17 @@ class Report:
     def push(self, result: gs.PushResult | None, loss: float) -> None:
         """Note one gradient."""
         now = time.monotonic()
-        if result is not None and result.accepted:
+        assert result is not None, "a gradient was just pushed"
+        if result.accepted:
             self.rows.append((result.version, now - self.began, loss, result.lr or 0.0, result.staleness or 0))
         else:
             self.not_applied += 1
+            print(
+                f"{now - self.began:.3f} s: a gradient was not applied ({result.outcome}), "
+                f"going on from version {result.version}",
+                file=sys.stderr,
+                flush=True,
+            )
         if now - self.told >= REPORT_SECONDS:
             self._tell_rows(now)
 
