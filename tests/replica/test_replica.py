@@ -221,16 +221,26 @@ async def test_a_gradient_that_comes_with_the_first_weights_is_measured(store_ur
 
 
 async def test_refused_pushes_leave_no_trace_in_the_store(store_url: str) -> None:
-    """A large gradient with NaN or of another shape writes neither an entry nor an object."""
+    """A large gradient with NaN or of another shape writes no entry and leaves no object."""
     async with server(store_url) as replicas:
         run = await a_run(replicas, 20_000)
         before = await replicas.store.head(run.uid)
+        written, put_object = [], replicas.store.put_object
+
+        async def watched(uid: str, pieces: Any) -> Any:
+            written.append(await put_object(uid, pieces))
+            return written[-1]
+
+        replicas.store.put_object = watched  # type: ignore[method-assign]
         bad = np.zeros(20_000)
         bad[7] = np.inf
         frame = tensor(np.where(np.isinf(bad), 1e39, bad))
         assert await refusal(run.push("w0", 1, frame, PushFields())) == "non-finite-gradient"
         assert await refusal(run.push("w0", 1, tensor(np.zeros(3)), PushFields())) == "layout-mismatch"
         assert await replicas.store.head(run.uid) == before
+        for ref in written:
+            with pytest.raises(KeyError):
+                await replicas.store.get_object(run.uid, ref)
 
 
 async def test_creation_is_get_or_create(store_url: str) -> None:

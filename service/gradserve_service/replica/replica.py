@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import Any
@@ -32,7 +33,7 @@ from ..core.machine import (
 )
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
-from ..store.records import Head
+from ..store.records import Head, ObjectRef
 from .budget import Budget
 from .descriptions import run_json, slots_by_tensor, worker_json
 from .heads import HeadReads
@@ -105,10 +106,13 @@ class Replica:
 
     async def push(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> PushAnswer:
         """One gradient. Returns once its entry is journaled and applied (or was before)."""
-        started = perf_counter()
-        proposal = await self._ingest(worker, sequence, frame, fields)
-        proposal.timings["ingest"] = perf_counter() - started
-        await self._upload_early(proposal)
+        push = _claimed(worker, sequence, frame, fields)
+        if self._goes_early(push):
+            # Both take time and neither needs the other: the payload travels while its norm is taken.
+            proposal, (ref, seconds) = await asyncio.gather(self._measured(push, frame), self._upload(frame))
+            proposal.object, proposal.timings["store"] = ref, seconds
+        else:
+            proposal = await self._measured(push, frame)
         verdict = await self._propose(proposal)
         published = self.published
         if published is None:
@@ -116,43 +120,30 @@ class Replica:
         outcome = self._outcome(proposal, verdict)
         return PushAnswer(outcome, published, proposal.timings)
 
-    async def _ingest(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> Proposal:
+    async def _measured(self, push: Push, frame: Frame) -> Proposal:
         """Measure the gradient before the queue. Whether it fits the run is decided in the queue: the layout of now may
         not be the layout of then (the first weights may be in the same batch), and earlier rows of the table speak
         first."""
+        started = perf_counter()
         gradient = await self._shop.gradient(frame)
-        push = Push(
-            worker=worker,
-            sequence=sequence,
-            digest=frame.digest,
-            size=frame.size,
-            codec=frame.dtype,
-            layout=frame.layout,
-            non_finite=() if gradient.finite else tuple(non_finite_tensors(frame)),
-            base_version=fields.base_version,
-            base=fields.base,
-            generation=fields.generation,
-            after=fields.after,
-            samples=fields.samples,
-            loss=fields.loss,
-            cursor=fields.cursor,
-            lr=fields.lr,
-        )
-        return self._proposal(push, frame=frame, gradient=gradient)
+        non_finite: tuple[str, ...] = ()
+        if not gradient.finite:
+            non_finite = await self._shop.run(frame.layout.parameters, lambda _: tuple(non_finite_tensors(frame)))
+        push = dataclasses.replace(push, digest=frame.digest, non_finite=non_finite)
+        return self._proposal(push, frame=frame, gradient=gradient, timings={"ingest": perf_counter() - started})
 
-    async def _upload_early(self, proposal: Proposal) -> None:
-        """A large payload goes to the store before the queue, so that it travels while the push before it is applied;
-        but not one that would be refused or is known already."""
+    def _goes_early(self, push: Push) -> bool:
+        """Whether the payload goes to the store before the queue, so that it travels while the push before it is
+        applied: when it is large, and would be accepted now (its numbers are still unknown)."""
         state = self._sequencer.state
-        assert proposal.frame is not None
-        if proposal.frame.size <= self._limits.inline_payload_bytes_max or state is None:
-            return
-        if not isinstance(decide(state.control, proposal.request, 0), Append):
-            return
+        if push.size <= self._limits.inline_payload_bytes_max or state is None:
+            return False
+        return isinstance(decide(state.control, push, 0), Append)
+
+    async def _upload(self, frame: Frame) -> tuple[ObjectRef, float]:
         started = perf_counter()
         with self._store_errors():
-            proposal.object = await self._store.put_object(self.uid, proposal.frame.stored())
-        proposal.timings["store"] = perf_counter() - started
+            return await self._store.put_object(self.uid, frame.stored()), perf_counter() - started
 
     def _outcome(self, proposal: Proposal, verdict: Verdict) -> dict[str, Any]:
         row = proposal.row
@@ -345,3 +336,23 @@ class Replica:
         except RunAbsent as error:
             code, what = ("run-deleted", "was deleted") if error.deleted else ("store-lost", "is not in the store")
             raise refuse(code, f"run '{self.name}' {what}") from error
+
+
+def _claimed(worker: str, sequence: int, frame: Frame, fields: PushFields) -> Push:
+    """The push by what it says of itself, before it is measured."""
+    return Push(
+        worker=worker,
+        sequence=sequence,
+        digest="",
+        size=frame.size,
+        codec=frame.dtype,
+        layout=frame.layout,
+        base_version=fields.base_version,
+        base=fields.base,
+        generation=fields.generation,
+        after=fields.after,
+        samples=fields.samples,
+        loss=fields.loss,
+        cursor=fields.cursor,
+        lr=fields.lr,
+    )
