@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from faults.processes import PATIENCE_SECONDS, Server, a_free_port, serving
+from faults.processes import Server, a_free_port, serving
 from faults.siege import RUN, Siege
 from faults.test_server_kills import require_kept
 from real_redis import RealRedis
 
 REDIS_KILLS = 5
 GHOST_ROUNDS = 5
+STILL_SECONDS = 2.0  # workers push every few milliseconds
 PUSH = f"/v1/runs/{RUN}/workers/curl/pushes/1"
 PUSHED = b'{"gradients": {"bias": [1, 2, 3]}}'
 
@@ -103,13 +104,13 @@ def test_a_server_starts_without_its_redis_and_finds_it_when_it_comes(tmp_path):
 
 
 def wait_for_unread_bytes(port: int) -> None:
-    """Return once bytes wait in the kernel for the program that listens on this port of 127.0.0.1 and does not read.
+    """Return once bytes wait in the kernel for the Redis that listens on this port and stands still.
 
-    The kernel tells nobody of it: /proc/net/tcp is looked at until it says so.
+    The kernel tells nobody of it: /proc/net/tcp is looked at until it says so. If none come in a while, Redis was
+    stopped in the middle of a command and the server waits for its reply: as good, what is left behind is that command.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not unread_bytes(port):
-        assert time.monotonic() < deadline, "the server sent nothing to a Redis that stands still"
+    deadline = time.monotonic() + STILL_SECONDS
+    while not unread_bytes(port) and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
