@@ -28,6 +28,7 @@ from gradserve_service.store.records import (
 
 from .archive import Archive
 
+IMAGE_DATA_BYTES_MIN = 96  # weights and slots of the smallest run are at least as long; the header is before them
 WRITES_REMEMBERED = 64  # states that a lost tail may go back to
 
 
@@ -87,6 +88,7 @@ class Disk:
         self._objects_made = 0
         self._damaged: set[str] = set()
         self._watchers: list[tuple[str, int, asyncio.Future[bool]]] = []
+        self.unrecoverable: list[str] = []  # moments at which a server could not have started from a snapshot
 
     # Catalogue
 
@@ -226,6 +228,7 @@ class Disk:
         self._replace(uid, run, snapshots=(snapshot, *run.snapshots[:1]), objects=objects)
         if kept is not None:
             self._archive.published(snapshot, kept.content)
+        self._look_for_gaps(uid)
         return True
 
     def _hash_at(self, run: Run, position: int) -> bytes | None:
@@ -244,7 +247,20 @@ class Disk:
         entries = {position: record for position, record in run.entries.items() if position > upto}
         gone = {record.object.id for position, record in run.entries.items() if position <= upto and record.object}
         self._replace(uid, run, entries=entries, objects=_without(run.objects, gone))
+        self._look_for_gaps(uid)
         return len(run.entries) - len(entries)
+
+    def _look_for_gaps(self, uid: str) -> None:
+        run = self.contents.runs[uid]
+        positions = [snapshot.position for snapshot in run.snapshots]
+        if positions != sorted(set(positions), reverse=True):
+            self.unrecoverable.append(f"the newest snapshot is of {positions[0]}, the one before of {positions[1]}")
+        for snapshot in run.snapshots:
+            missing = [at for at in range(snapshot.position + 1, run.head.position + 1) if at not in run.entries]
+            if missing:
+                self.unrecoverable.append(f"behind the snapshot of {snapshot.position} entry {missing[0]} is gone")
+            if self._hash_at(run, snapshot.position) not in (None, snapshot.hash):
+                self.unrecoverable.append(f"the snapshot of {snapshot.position} is of a history that is lost")
 
     # Faults
 
@@ -271,7 +287,7 @@ class Disk:
                 name = names[0]
                 self._damaged.add(name)
                 content = bytearray(run.objects[name].content)
-                content[-1 - byte % (len(content) // 8)] ^= 1
+                content[-1 - byte % IMAGE_DATA_BYTES_MIN] ^= 1
                 damaged = {} if whole else {name: Kept(bytes(content), None)}
                 self._replace(uid, run, objects={**_without(run.objects, {name}), **damaged})
                 return True

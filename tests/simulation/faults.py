@@ -13,7 +13,7 @@ class Mix:
     """How often each fault comes. Shares are of 1, `…_seconds` are means between two of its kind."""
 
     # requests and answers
-    request_lost: float = NEVER
+    request_lost: float = NEVER  # or so late that its client has given it up
     answer_lost: float = NEVER
     copied: float = NEVER  # the request arrives a second time, later, maybe at another server
     copy_seconds: float = 3.0  # how much later, at most
@@ -45,7 +45,9 @@ class Mix:
 
 NETWORK = Mix(request_lost=0.06, answer_lost=0.06, copied=0.12, other_server=0.1)
 STORE = Mix(store_lost=0.03, store_unanswered=0.03, store_ghost=0.03, store_stall=0.01)
-REWINDING = Mix(tail_seconds=2.5, worker_kill_seconds=3.0, operator_seconds=4.0, guest_seconds=3.0)
+REWINDING = Mix(
+    tail_seconds=2.5, tail_writes=16, worker_kill_seconds=2.0, zombies=0.7, operator_seconds=4.0, guest_seconds=3.0
+)
 
 
 def _mixed(*mixes: Mix, **more: float) -> Mix:
@@ -64,12 +66,13 @@ MIXES: dict[str, Mix] = {
         answer_lost=0.02,
         copied=0.1,
         store_ghost=0.02,
+        store_stall=0.02,
         kill_seconds=2.0,
         worker_kill_seconds=2.5,
         damage_seconds=2.0,
         operator_seconds=4.0,
     ),
-    "lost-tail": _mixed(REWINDING, copied=0.1, answer_lost=0.03),
+    "lost-tail": _mixed(REWINDING, request_lost=0.03, copied=0.1, answer_lost=0.03, store_stall=0.02),
     "pauses": Mix(
         copied=0.1,
         store_stall=0.04,

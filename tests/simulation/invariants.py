@@ -65,8 +65,8 @@ def untold(e: Evidence) -> Iterator[tuple[str, str]]:
         if digest not in e.lost_at:
             yield digest, f"{gradient.worker} was told {gradient.outcome}, and it never was on the chain"
             continue
-        if e.lost_at[digest] > e.ledger.left.get(gradient.worker, e.lost_at[digest]):
-            continue  # the worker was gone for good by then
+        if gradient.worker in e.ledger.gone and e.lost_at[digest] > e.ledger.asked_to_leave(gradient.worker):
+            continue  # nobody is left who could be told
         # Who sends no `after` cannot be told when another of its gradients has taken the lost one's sequence.
         if not _told(e, gradient) and (gradient.says_after or (gradient.worker, gradient.sequence) not in sequences):
             yield digest, f"push {gradient.sequence} of {gradient.worker} is lost, and the worker was not told"
@@ -166,6 +166,11 @@ def snapshots_are_replays(e: Evidence) -> Iterator[str]:
             yield f"weights or slots in the snapshot at {snapshot.position} differ from the replay"
 
 
+def always_recoverable(e: Evidence) -> Iterator[str]:
+    """At any moment a server can start from the newest snapshot, or from the one before, and the journal behind it."""
+    yield from e.disk.unrecoverable
+
+
 def payloads_are_there(e: Evidence) -> Iterator[str]:
     """Every entry that is kept has its payload, and it is the one that was journaled."""
     for run in e.disk.contents.runs.values():
@@ -213,6 +218,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     not_older_than_allowed,
     fenced,
     snapshots_are_replays,
+    always_recoverable,
     payloads_are_there,
     nothing_left_over,
     journal_is_trimmed,
@@ -264,7 +270,7 @@ def faults_of_its_own(world: World) -> Iterator[str]:
         yield from (f"{server.name}: {what}" for what in server.faults_of_its_own[:SHOWN_EACH])
     yield from world.loop.complaints[:SHOWN_EACH]
     for line in [line for line in world.logged if line["log_level"] in ("error", "critical")][:SHOWN_EACH]:
-        yield f"{line['event']} {line.get('reason', '')} {line.get('exc_info', '')!r}"
+        yield f"{line['event']} {line.get('reason', '')} {line.get('exc_info', line.get('exception', ''))!s:.2000}"
     for exchange in world.ledger.exchanges:
         response = exchange.response
         if response is not None and (response.status == 500 or b'"quarantined"' in bytes(response.body)):

@@ -61,7 +61,7 @@ class Ledger:
     gradients: dict[str, Gradient] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     items_done: dict[str, int] = field(default_factory=dict)  # of workers that follow their cursor, when they left
-    left: dict[str, int] = field(default_factory=dict)  # worker → tick at which it was gone for good
+    gone: list[str] = field(default_factory=list)  # workers that left for good
     keys: set[str] = field(default_factory=set)  # of the operator's requests
 
     def ask(self, client: str, request: Request) -> Exchange:
@@ -73,6 +73,11 @@ class Ledger:
     def answered(self, exchange: Exchange, response: Response) -> None:
         """Its client has the answer in hand."""
         exchange.end, exchange.response = self.tick(), response
+
+    def asked_to_leave(self, worker: str) -> int:
+        """The tick of the last answered request by which the worker left."""
+        leaves = (x for x in self.exchanges if x.client == worker and x.request.method == "DELETE")
+        return max(exchange.begin for exchange in leaves if exchange.response is not None)
 
     def acknowledged(self, digest: str, outcome: str) -> None:
         """The worker was told that its gradient is in the run."""

@@ -41,8 +41,8 @@ class Network:
             arrived = self._loop.create_future()
             arrived.add_done_callback(lambda done: self._carry_back(done, answer, fault), context=Context())
             self._loop.call_later(self._latency(), server.receive, request, arrived, context=Context())
-        if fault == "copied":
-            self._send_copy(request)
+        if fault == "copied" or (fault == "request_lost" and self._random.random() < 0.5):
+            self._send_later(request)
         silence = self._random.uniform(0.5, SILENCE_SECONDS) + request.wait_seconds
         try:
             async with asyncio.timeout(silence):
@@ -59,8 +59,8 @@ class Network:
             return
         self._loop.call_later(self._latency(), _pass_on, done, answer, context=Context())
 
-    def _send_copy(self, request: Request) -> None:
-        """The same bytes arrive once more, maybe long after the client has moved on. Nobody reads the answer."""
+    def _send_later(self, request: Request) -> None:
+        """The bytes arrive (again), maybe long after the client has moved on. Nobody reads the answer."""
         unread = self._loop.create_future()
         unread.add_done_callback(lambda done: done.exception(), context=Context())
         later = self._random.uniform(0.0, self._faults.mix.copy_seconds)

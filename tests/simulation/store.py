@@ -142,11 +142,14 @@ class SimStore:
             await asyncio.sleep(there + back)
             raise StoreFull(f"{name} was refused")
         if fault == "stall":
-            there += self.random.uniform(0.0, STALL_SECONDS_MAX)
-        if fault == "ghost":
-            self._at_disk(self.random.uniform(0.0, GHOST_SECONDS_MAX), execute)
+            stall = self.random.uniform(0.0, STALL_SECONDS_MAX)
+            there, back = (there + stall, back) if self.random.random() < 0.5 else (there, back + stall)
         if fault in ("ghost", "lost"):
-            await asyncio.sleep(self.random.uniform(0.0, GIVE_UP_SECONDS))
+            patience = self.random.uniform(0.0, GIVE_UP_SECONDS)
+            if fault == "ghost":
+                late = self._latency() if self.random.random() < 0.5 else self.random.uniform(0.0, GHOST_SECONDS_MAX)
+                self._at_disk(patience + late, execute)
+            await asyncio.sleep(patience)
             raise StoreUnavailable(f"{name} was not answered")
         reply = await self._at_disk(there, execute)
         await asyncio.sleep(back)

@@ -56,8 +56,8 @@ class Settlement:
 class SessionWorker:
     """A worker of one name, over all its processes. `restart` ends the present one and starts another."""
 
-    def __init__(self, rank: int, loop: VirtualLoop, place: Place) -> None:
-        self.name = f"worker{rank}"
+    def __init__(self, name: str, rank: int, loop: VirtualLoop, place: Place) -> None:
+        self.name = name
         self.rank = rank
         self._loop, self._place = loop, place
         self._lives = 0
@@ -150,7 +150,7 @@ class Life:
         for _ in range(self._random.randint(1, 3)):
             await self._push_one()
         await self._leave()
-        self._ledger.left[self._worker] = self._ledger.tick()
+        self._ledger.gone.append(self._worker)
         self._place.settlement.done(self._instance)
 
     async def _leave(self) -> None:

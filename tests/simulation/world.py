@@ -47,6 +47,7 @@ class Shape:
     servers: int
     sessions: int
     restarting: int  # of the sessions
+    rank_zero: bool  # each of them thinks that it is the one to bring the first weights
     scripts: tuple[str, ...]
     spec: dict[str, Any]
     limits: Limits
@@ -71,6 +72,7 @@ class Shape:
             servers=random.choice((1, 2, 2, 3)),
             sessions=sessions,
             restarting=random.randint(1, sessions),
+            rank_zero=random.random() < 0.3,
             scripts=scripts if sessions + len(scripts) > 1 else ("plain",),
             spec={"optimizer": optimizer, "staleness": staleness},
             limits=limits,
@@ -167,7 +169,10 @@ class World:
         )
         self.settlement = Settlement()
         self.place = Place(self._name, shape.spec, self.ledger, self.settlement, self._client)
-        self.sessions = [SessionWorker(rank, self.loop, self.place) for rank in range(shape.sessions)]
+        self.sessions = [
+            SessionWorker(f"worker{index}", 0 if shape.rank_zero else index, self.loop, self.place)
+            for index in range(shape.sessions)
+        ]
         for habit in shape.scripts:
             name = f"curl-{habit}"
             asyncio.create_task(self._script(name, habit).work(), name=name)  # noqa: RUF006 - the loop keeps its tasks

@@ -1,0 +1,80 @@
+"""Every protection, and how it is switched off.
+
+A protection that can be switched off without anything failing is either not needed or not tested. `PROTECTIONS` gives
+for each the mix that hurts it and how many seeds may pass before one of them fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from . import switches
+from .world import Report, simulate
+
+SEEDS_MAX = 60  # within which a switched-off protection has to be missed
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What is promised, how it is broken, and where that shows."""
+
+    name: str
+    off: Callable[[], contextlib.AbstractContextManager[object]]
+    mix: str
+    seed: int  # the first of this mix that fails without it
+
+    def first_failure(self, start: int = 0, seeds: int = SEEDS_MAX) -> Report | None:
+        """The first run that fails without the protection; None when nobody misses it."""
+        with self.off():
+            for seed in range(start, start + seeds):
+                report = simulate(seed, self.mix)
+                if report.violations:
+                    return report
+        return None
+
+
+def _row(name: str, off: Callable[[], contextlib.AbstractContextManager[object]], mix: str, seed: int) -> Protection:
+    return Protection(name, off, mix, seed)
+
+
+_disk = lambda **checks: partial(switches.disk_checks, **checks)  # noqa: E731 - one word for a row of the table
+
+PROTECTIONS: tuple[Protection, ...] = (
+    # the rules
+    _row("a repeated push is recognised", switches.no_duplicates, "network", 0),
+    _row("a sequence names one gradient", switches.any_digest, "network", 0),
+    _row("receipts (after)", switches.no_receipts, "lost-tail", 0),
+    _row("generations are compared", switches.no_generations, "pauses", 0),
+    _row("superseded instances are remembered", switches.no_superseded, "kills", 0),
+    _row("the same instance again is a heartbeat", switches.always_join, "kills", 0),
+    _row("the base ETag is compared", switches.no_base_etag, "lost-tail", 0),
+    _row("an ETag has a part of the hash", switches.etag_is_version, "lost-tail", 0),
+    _row("leaving is checked as a push is", switches.leave_unchecked, "lost-tail", 0),
+    _row("new weights raise base_floor", switches.no_floor_after_load, "kills", 0),
+    _row("a forgotten row raises base_floor", switches.no_floor_after_forgetting, "crowd", 0),
+    _row("idempotency keys", switches.no_keys, "kills", 0),
+    _row("the first weights win on the chain", switches.loads_without_condition, "network", 0),
+    # the run's task
+    _row("append compares the head", _disk(head_hash=False, head_position=False), "network", 0),
+    _row("append compares hashes, not positions", _disk(head_hash=False), "lost-tail", 0),
+    _row("append checks that objects are complete", _disk(objects_complete=False), "pauses", 0),
+    _row("a lost reply is looked up, not appended again", switches.append_again, "network", 0),
+    _row("append comes before the answer", switches.answer_first, "network", 0),
+    _row("tentative state is adopted after the append", switches.adopt_first, "network", 0),
+    _row("answers without an append check the head", switches.no_head_check, "network", 0),
+    _row("reads check the head", switches.no_fresh_reads, "network", 0),
+    _row("a head read starts after its request", switches.old_head_reads, "pauses", 0),
+    _row("a state of a lost history is dropped", switches.keep_lost_state, "lost-tail", 0),
+    _row("an object that the chain may name stays", switches.discard_named, "store-full", 0),
+    # snapshots and recovery
+    _row("what is read must continue the chain", switches.unchecked_reads, "everything", 0),
+    _row("an image's digest is verified", switches.no_image_digest, "kills", 0),
+    _row("a bad image falls back to the one before", switches.newest_image_only, "kills", 0),
+    _row("a snapshot copies the slots", switches.share_slots, "calm", 0),
+    _row("publish compares the newest snapshot", _disk(publish_expected=False), "kills", 0),
+    _row("publish compares the hash", _disk(publish_hash=False), "lost-tail", 0),
+    _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),
+)

@@ -1,0 +1,340 @@
+"""How each protection is switched off: one small patch each, undone at the end of the block.
+
+The patch is what a careless change would be: the request loses the field that is compared, the answer is given without
+the look at the head, the check in the store is not made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from xxhash import xxh3_128_hexdigest
+
+from gradserve_service.core import machine
+from gradserve_service.core.control import Control, WorkerRow
+from gradserve_service.core.entries import Entry
+from gradserve_service.core.machine import Configure, Leave, Load, Push, Register
+from gradserve_service.replica import recovery, sequencer
+from gradserve_service.replica.heads import HeadReads
+from gradserve_service.replica.replica import Replica
+from gradserve_service.replica.sequencer import Decided, Sequencer
+from gradserve_service.store.protocols import StoreUnavailable
+from gradserve_service.store.records import AppendResult, Head, HeadMoved, Record, SnapshotRecord
+
+from . import disk
+from .store import SimStore
+
+Off = Iterator[None]
+
+
+# The rules
+
+
+@contextmanager
+def _decided(kind: type, change: Callable[[Control, Any], tuple[Control, Any]]) -> Off:
+    """Requests of one kind are decided as if they, or the control state, were others."""
+    decide = machine._DECIDERS[kind]
+    with mock.patch.dict(machine._DECIDERS, {kind: lambda control, request: decide(*change(control, request))}):
+        yield
+
+
+def no_duplicates() -> Any:
+    """A repeated push is taken for the next one."""
+
+    def change(control: Control, push: Push) -> tuple[Control, Push]:
+        row = control.row(push.worker)
+        repeated = push.sequence == row.last_sequence and push.digest == row.last_digest
+        return control, dataclasses.replace(push, sequence=row.next_sequence, after=None) if repeated else push
+
+    return _decided(Push, change)
+
+
+def any_digest() -> Any:
+    """A push whose sequence was the last one is a duplicate, whatever it brings."""
+
+    def change(control: Control, push: Push) -> tuple[Control, Push]:
+        row = control.row(push.worker)
+        same = push.sequence == row.last_sequence
+        return control, dataclasses.replace(push, digest=row.last_digest) if same else push
+
+    return _decided(Push, change)
+
+
+def no_receipts() -> Any:
+    """`after` is not compared."""
+    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, after=None)))
+
+
+def no_generations() -> Any:
+    """`generation` is not compared."""
+    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, generation=None)))
+
+
+def no_superseded() -> Any:
+    """A registration from a replaced process is one of a new process."""
+
+    def change(control: Control, request: Register) -> tuple[Control, Register]:
+        return _with_row(control, request.worker, superseded=()), request
+
+    return _decided(Register, change)
+
+
+def always_join() -> Any:
+    """Who registers twice has joined twice."""
+
+    def change(control: Control, request: Register) -> tuple[Control, Register]:
+        again = request.generation is None
+        return (_with_row(control, request.worker, instance=None) if again else control), request
+
+    return _decided(Register, change)
+
+
+def no_base_etag() -> Any:
+    """Only the number of the base version is looked at."""
+    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, base=None)))
+
+
+def etag_is_version() -> Any:
+    """`ETag = "<version>"`."""
+
+    def new_version(control: Control, entry: Entry) -> None:
+        control.version += 1
+        control.etags[control.version] = f'"{control.version}-{0:016x}"'
+
+    return mock.patch.object(machine, "_new_version", new_version)
+
+
+def leave_unchecked() -> Any:
+    """Leaving compares nothing."""
+    return _decided(Leave, lambda control, leave: (control, Leave(leave.worker)))
+
+
+@contextmanager
+def no_floor_after_load() -> Off:
+    """New weights leave `base_floor` where it is."""
+    advance = machine._ADVANCERS["load"]
+
+    def unraised(control: Control, entry: Entry, header: Any) -> None:
+        floor = control.base_floor
+        advance(control, entry, header)
+        control.base_floor = floor
+
+    with mock.patch.dict(machine._ADVANCERS, {"load": unraised}):
+        yield
+
+
+def no_floor_after_forgetting() -> Any:
+    """A row is forgotten, and the base versions of its pushes with it."""
+    original = machine._row_for
+
+    def row_for(control: Control, worker: str) -> WorkerRow:
+        floor = control.base_floor
+        row = original(control, worker)
+        control.base_floor = floor
+        return row
+
+    return mock.patch.object(machine, "_row_for", row_for)
+
+
+@contextmanager
+def no_keys() -> Off:
+    """Nobody remembers an Idempotency-Key."""
+
+    def change(control: Control, request: Any) -> tuple[Control, Any]:
+        return dataclasses.replace(control, idempotency={}), request
+
+    with _decided(Configure, change), _decided(Load, change):
+        yield
+
+
+def loads_without_condition() -> Any:
+    """`If-None-Match` and `If-Match` are looked at by the route alone, before the queue."""
+
+    def change(control: Control, load: Load) -> tuple[Control, Load]:
+        return control, dataclasses.replace(load, if_none_match=None, if_match=None)
+
+    return _decided(Load, change)
+
+
+def _with_row(control: Control, worker: str, **changes: Any) -> Control:
+    if worker not in control.workers:
+        return control
+    row = dataclasses.replace(control.workers[worker], **changes)
+    return dataclasses.replace(control, workers={**control.workers, worker: row})
+
+
+# The store
+
+
+def disk_checks(**checks: bool) -> Any:
+    """The store does not look at something before it writes."""
+    return mock.patch.object(disk, "CHECKS", disk.Checks(**checks))
+
+
+# The run's task
+
+
+def append_again() -> Any:
+    """An append without a reply is written again, on top of whatever is there: a client with retries of its own."""
+    original = SimStore.append
+
+    async def append(self: SimStore, uid: str, expected: Head, records: list[Record]) -> AppendResult:
+        try:
+            return await original(self, uid, expected, records)
+        except StoreUnavailable:
+            head = await self.head(uid)
+            rewritten: list[Record] = []
+            for record in records:
+                head, record = _rewritten(head, record)
+                rewritten.append(record)
+            await original(self, uid, await self.head(uid), rewritten)
+            return HeadMoved(head)
+
+    return mock.patch.object(SimStore, "append", append)
+
+
+def _rewritten(head: Head, record: Record) -> tuple[Head, Record]:
+    header = {**json.loads(record.header), "position": head.position + 1}
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    digest = hashlib.sha256(head.hash + raw).digest()
+    return Head(head.position + 1, digest), dataclasses.replace(
+        record, position=head.position + 1, hash=digest, header=raw
+    )
+
+
+def _stands(change: Callable[..., Any]) -> Any:
+    """Another `_stands`: it is given the original."""
+    original = Sequencer._stands
+
+    async def stands(self: Sequencer, state: Any, records: list[Record], decided: Decided) -> bool:
+        return bool(await change(original, self, state, records, decided))
+
+    return mock.patch.object(Sequencer, "_stands", stands)
+
+
+def answer_first() -> Any:
+    """Verdicts are answered while their append is under way."""
+
+    async def stands(original: Any, self: Sequencer, state: Any, records: list[Record], decided: Decided) -> bool:
+        for proposal, verdict in decided:
+            if records and not proposal.answer.done():
+                proposal.answer.set_result(verdict)
+        return bool(await original(self, state, records, decided))
+
+    return _stands(stands)
+
+
+def adopt_first() -> Any:
+    """The control state moves on before the append has succeeded, and stays there when it does not."""
+
+    async def stands(original: Any, self: Sequencer, state: Any, records: list[Record], decided: Decided) -> bool:
+        before = state.control.fork()
+        for _, verdict in decided:
+            if isinstance(verdict, machine.Append):
+                machine.advance(state.control, verdict.entry)
+        return bool(await original(self, dataclasses.replace(state, control=before), records, decided))
+
+    return _stands(stands)
+
+
+def no_head_check() -> Any:
+    """What needs no append is answered from memory."""
+
+    async def stands(original: Any, self: Sequencer, state: Any, records: list[Record], decided: Decided) -> bool:
+        return not records or bool(await original(self, state, records, decided))
+
+    return _stands(stands)
+
+
+def no_fresh_reads() -> Any:
+    """Weights are served from memory, once there are any."""
+    original = Replica._fresh
+
+    async def fresh(self: Replica) -> Head:
+        published = self.published
+        return await original(self) if published is None else Head(published.position, bytes.fromhex(published.head))
+
+    return mock.patch.object(Replica, "_fresh", fresh)
+
+
+def old_head_reads() -> Any:
+    """A request shares the head read that is under way, even one that started before it came."""
+
+    async def read(self: HeadReads) -> Head:
+        if self._current is None or self._current.done():
+            self._current = asyncio.create_task(self._store.head(self._uid))
+        return await asyncio.shield(self._current)
+
+    return mock.patch.object(HeadReads, "read", read)
+
+
+def keep_lost_state() -> Any:
+    """A server whose history is no longer the store's waits until the store's is longer."""
+
+    def at(self: Sequencer, state: Any, head: Head) -> bool:
+        self._in_doubt = self._in_doubt or head.hash != state.control.head
+        return head.hash == state.control.head
+
+    return mock.patch.object(Sequencer, "_at", at)
+
+
+def discard_named() -> Any:
+    """A push that turns out to be a duplicate takes its object with it, though the journal may name it."""
+
+    async def stands(original: Any, self: Sequencer, state: Any, records: list[Record], decided: Decided) -> bool:
+        holds = bool(await original(self, state, records, decided))
+        for proposal, verdict in decided:
+            proposal.object_named = proposal.object_named and isinstance(verdict, machine.Append)
+        return holds
+
+    return _stands(stands)
+
+
+# Snapshots and recovery
+
+
+def unchecked_reads() -> Any:
+    """Whatever the store returns is taken for the continuation."""
+
+    def read_entry(position: int, previous: bytes, raw: bytes, claimed: bytes) -> Entry:
+        return Entry(json.loads(raw), raw, claimed)
+
+    return mock.patch.object(recovery, "read_entry", read_entry)
+
+
+def no_image_digest() -> Any:
+    """An image is believed."""
+    original = recovery.decode_image
+
+    def decode(image: memoryview, uid: str, creation: bytes, digest: str, *rest: Any) -> Any:
+        return original(image, uid, creation, xxh3_128_hexdigest(image), *rest)
+
+    return mock.patch.object(recovery, "decode_image", decode)
+
+
+def newest_image_only() -> Any:
+    """Restoring knows one snapshot."""
+    original = SimStore.snapshots
+
+    async def snapshots(self: SimStore, uid: str) -> list[SnapshotRecord]:
+        return (await original(self, uid))[:1]
+
+    return mock.patch.object(SimStore, "snapshots", snapshots)
+
+
+def share_slots() -> Any:
+    """A snapshot is of slots that go on changing while it is written."""
+    original = sequencer.freeze
+
+    def freeze(control: Control, arrays: Any) -> Any:
+        frozen, copies = original(control, arrays)
+        return frozen, dataclasses.replace(copies, slots=arrays.slots)
+
+    return mock.patch.object(sequencer, "freeze", freeze)
