@@ -75,8 +75,7 @@ def pushes_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
             outcome = read_outcome(response)
             yield from _true_once(e, exchange, partial(_recorded, e, push, outcome), f"push {push.sequence} {outcome}")
         else:
-            code = response.json()["code"]
-            yield from _true_once(e, exchange, partial(_refused, push, code), f"{code} {push}")
+            yield from _refusal(e, exchange, push, response.json()["code"])
 
 
 def registrations_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
@@ -91,8 +90,8 @@ def registrations_are_answered_by_the_chain(e: Evidence) -> Iterator[str]:
         request = Register(worker, asked["instance"], asked.get("generation"))
         if response.status == 200:
             yield from _true_once(e, exchange, partial(_row_is, worker, told), f"row {told}")
-        elif (code := told["code"]) != "run-not-found":
-            yield from _true_once(e, exchange, partial(_refused, request, code), f"{code} {request}")
+        else:
+            yield from _refusal(e, exchange, request, told["code"])
 
 
 ANSWER_INVARIANTS = (
@@ -170,6 +169,18 @@ def _recorded(e: Evidence, push: Push, outcome: dict[str, Any], control: Control
 def _refused(request: Push | Register, code: str, control: Control) -> bool:
     verdict = decide(control, request, 0)
     return isinstance(verdict, Rejection) and verdict.code == code
+
+
+def _refusal(e: Evidence, exchange: Exchange, request: Push | Register, code: str) -> Iterator[str]:
+    """The rules refuse the request; or there is no such run, which is not for them to say."""
+    assert exchange.end is not None
+    meant = dict(exchange.request.headers).get("Gradserve-Run")
+    gone = [uid for uid, tick in e.archive.deleted.items() if tick <= exchange.end]
+    if code == "run-deleted":
+        if not gone or (meant is not None and meant not in gone):
+            yield f"{exchange.client}: run {meant} is said to be deleted, {gone} are"
+    elif code != "run-not-found" or exchange.begin > e.archive.heads[0][0]:
+        yield from _true_once(e, exchange, partial(_refused, request, code), f"{code} {request}")
 
 
 def _row_is(worker: str, told: dict[str, Any], control: Control) -> bool:

@@ -57,6 +57,7 @@ class Archive:
     nodes: dict[bytes, Node] = field(default_factory=dict)
     heads: list[tuple[int, Node]] = field(default_factory=list)  # (tick from which on, node), oldest first
     images: list[tuple[SnapshotRecord, bytes]] = field(default_factory=list)
+    deleted: dict[str, int] = field(default_factory=dict)  # uid → tick
     complaints: list[str] = field(default_factory=list)
 
     # What the disk tells
@@ -89,6 +90,10 @@ class Archive:
     def head_is(self, uid: str, digest: bytes) -> None:
         """The run's chain ends here from now on."""
         self.heads.append((self.tick(), self.nodes[digest]))
+
+    def delete(self, uid: str) -> None:
+        """The run is gone, with its whole history."""
+        self.deleted[uid] = self.tick()
 
     def published(self, snapshot: SnapshotRecord, image: bytes) -> None:
         """A snapshot was published."""

@@ -64,6 +64,8 @@ class Contents:
 class Checks:
     """What the disk looks at before it writes. Each can be switched off, to see that somebody notices."""
 
+    name_is_free: bool = True  # create: the name does not stand for a living run
+    delete_uid: bool = True  # delete: the name still stands for the run that is meant
     head_hash: bool = True  # append: the chain ends in the expected hash
     head_position: bool = True  # append: (with `head_hash` off) at least at the expected position
     objects_complete: bool = True  # append and publish
@@ -95,7 +97,7 @@ class Disk:
     def create(self, record: CatalogueRecord) -> CatalogueRecord:
         """See `Store.create`."""
         kept = self.contents.catalogue.get(record.name)
-        if kept is not None and not kept.deleted:
+        if kept is not None and not kept.deleted and self.checks.name_is_free:
             return kept
         if record.uid in self.contents.runs:
             assert kept is not None
@@ -121,8 +123,10 @@ class Disk:
     def delete(self, name: str, uid: str) -> bool:
         """See `Store.delete`."""
         kept = self.contents.catalogue.get(name)
-        if kept is None or kept.deleted or kept.uid != uid:
+        if kept is None or kept.deleted or (kept.uid != uid and self.checks.delete_uid):
             return False
+        uid = kept.uid
+        self._archive.delete(uid)
         gone = Run(Head(0, b""), b"", deleted=True)
         self._write(
             catalogue={**self.contents.catalogue, name: dataclasses.replace(kept, deleted=True)},
@@ -201,6 +205,8 @@ class Disk:
         """See `Store.discard_object`."""
         run = self.contents.runs.get(uid)
         if run is not None and ref.id in run.objects:
+            if ref.id in _named(run) | {snapshot.object.id for snapshot in run.snapshots}:
+                self.unrecoverable.append(f"{ref.id} was discarded, and the run still names it")
             self._replace(uid, run, objects=_without(run.objects, {ref.id}))
 
     # Snapshots

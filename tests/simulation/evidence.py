@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,12 @@ from .ledger import Ledger
 class Evidence:
     """Of one run that is over."""
 
-    def __init__(self, archive: Archive, disk: Disk, ledger: Ledger, quiet_from: int, entries_lost: int) -> None:
+    def __init__(
+        self, archive: Archive, disk: Disk, ledger: Ledger, shown: list[dict[str, Any]], quiet_from: int,
+        entries_lost: int,
+    ) -> None:  # fmt: skip
         self.archive, self.disk, self.ledger = archive, disk, ledger
+        self.shown = shown  # what each server answers at the end
         self.quiet_from = quiet_from  # tick: from here on there were no faults
         self.entries_lost = entries_lost
 

@@ -39,6 +39,7 @@ class Mix:
     zombies: float = 0.5  # share of killed workers that were only paused
     # people
     operator_seconds: float = NEVER
+    delete_seconds: float = NEVER  # the run is deleted, and made anew by its workers
     guest_seconds: float = NEVER  # workers that come for a few items and leave for good
     script_guest_seconds: float = NEVER  # the same in curl; then the run keeps fewer rows than it has seen workers
 
@@ -84,6 +85,16 @@ MIXES: dict[str, Mix] = {
     ),
     "store-full": _mixed(STORE, store_full=0.1, outage_seconds=2.0, copied=0.05),
     "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
+    "recreate": Mix(
+        delete_seconds=5.0,
+        operator_seconds=2.0,
+        request_lost=0.05,
+        answer_lost=0.03,
+        copied=0.3,
+        copy_seconds=6.0,
+        kill_seconds=6.0,
+        store_ghost=0.02,
+    ),
     "everything": _mixed(
         NETWORK,
         STORE,

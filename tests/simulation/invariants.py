@@ -40,14 +40,26 @@ def applied_once(e: Evidence) -> Iterator[str]:
 
 
 def changed_once(e: Evidence) -> Iterator[str]:
-    """No change of settings and no new weights are on a chain twice."""
+    """No change of settings and no new weights are on a chain twice, or on that of another run."""
     for history in e.histories:
         seen: set[str] = set()
         for node in history:
-            name = node.header.get("key") or (node.header["digest"] if node.header["kind"] == "load" else None)
+            name = node.header.get("key") or (node.header["digest"] if node.header["kind"] == "load" else "")
+            if e.ledger.keys.get(name, node.uid) != node.uid:
+                yield f"{node.header['kind']} {name} at {node.position} was meant for another run"
             if name in seen:
                 yield f"{node.header['kind']} {name} again at {node.position}"
             seen |= {name} if name else set()
+
+
+def deleted_as_asked(e: Evidence) -> Iterator[str]:
+    """Only a run that was asked to go is deleted, and a name stands for the same run until then."""
+    yield from (
+        f"run {uid} was deleted, nobody asked for that" for uid in e.archive.deleted if uid not in e.ledger.deletions
+    )
+    living = [uid for uid, run in e.disk.contents.runs.items() if not run.deleted]
+    if len(living) > 1:
+        yield f"{len(living)} runs have one name"
 
 
 def acknowledged_or_told(e: Evidence) -> Iterator[str]:
@@ -85,7 +97,7 @@ def _told(e: Evidence, gradient: Gradient) -> bool:
 
 def no_false_alarm(e: Evidence) -> Iterator[str]:
     """Nobody is told of a loss before something is lost."""
-    if e.entries_lost:
+    if e.entries_lost or e.archive.deleted:
         return
     for exchange in e.ledger.exchanges:
         if exchange.response is not None and b"history-rewound" in bytes(exchange.response.body):
@@ -198,7 +210,7 @@ def journal_is_trimmed(e: Evidence) -> Iterator[str]:
     """In quiet times snapshots follow each other, and the journal behind the one before the newest goes."""
     due = [node.position for node in e.final if node.tick > e.quiet_from
            and e.state(node)[0].snapshot_position == node.position]  # fmt: skip
-    for run in e.disk.contents.runs.values():
+    for run in [run for run in e.disk.contents.runs.values() if not run.deleted]:
         newest = run.snapshots[0].position if run.snapshots else 0
         previous = run.snapshots[1].position if len(run.snapshots) > 1 else 0
         if len(due) > 1 and newest < due[-2]:
@@ -207,46 +219,10 @@ def journal_is_trimmed(e: Evidence) -> Iterator[str]:
             yield f"the journal begins with {min(run.entries)}, the snapshot before the newest is of {previous}"
 
 
-INVARIANTS: tuple[Invariant, ...] = (
-    chained,
-    applied_once,
-    changed_once,
-    acknowledged_or_told,
-    no_false_alarm,
-    items_in_order,
-    computed_at_this_history,
-    not_older_than_allowed,
-    fenced,
-    snapshots_are_replays,
-    always_recoverable,
-    payloads_are_there,
-    nothing_left_over,
-    journal_is_trimmed,
-    *ANSWER_INVARIANTS,
-)
-
-
-def violations_of(world: World) -> list[str]:
-    """Everything that contradicts an invariant, as `sentence: what`."""
-    evidence = world.evidence()
-    faults = [f"no server fails by itself: {what}" for what in faults_of_its_own(world)]
-    if not world.archive.heads:
-        return faults
-    found: list[str] = []
-    for invariant in (*INVARIANTS, lambda e: servers_agree(e, world)):
-        sentence = (invariant.__doc__ or servers_agree.__doc__ or "").rstrip(".")
-        try:
-            contradictions = list(dict.fromkeys(invariant(evidence)))
-        except Exception as error:  # noqa: BLE001 - what cannot even be looked at contradicts it
-            contradictions = [f"cannot be looked at: {error!r}"]
-        found += [f"{sentence}: {what}" for what in contradictions[:SHOWN_EACH]]
-    return found + faults
-
-
-def servers_agree(e: Evidence, world: World) -> Iterator[str]:
+def servers_agree(e: Evidence) -> Iterator[str]:
     """At the end all servers show the head of the chain, with the weights and slots of its replay, bit for bit."""
     control, arrays = e.state(e.archive.head)
-    for shown in world.final:
+    for shown in e.shown:
         answers = [shown[part] for part in ("run", "weights", "slots")]
         if any(answer.status != 200 for answer in answers):
             yield f"{shown['server']} answers {[answer.status for answer in answers]}"
@@ -262,6 +238,44 @@ def servers_agree(e: Evidence, world: World) -> Iterator[str]:
         for slot, vector in arrays.slots.items():
             if not all(_same(views[f"{slot}/{name}"], view) for name, view in arrays.layout.views(vector).items()):
                 yield f"{shown['server']} has another {slot} than the replay"
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    chained,
+    applied_once,
+    changed_once,
+    deleted_as_asked,
+    acknowledged_or_told,
+    no_false_alarm,
+    items_in_order,
+    computed_at_this_history,
+    not_older_than_allowed,
+    fenced,
+    snapshots_are_replays,
+    always_recoverable,
+    payloads_are_there,
+    nothing_left_over,
+    journal_is_trimmed,
+    *ANSWER_INVARIANTS,
+    servers_agree,
+)
+
+
+def violations_of(world: World) -> list[str]:
+    """Everything that contradicts an invariant, as `sentence: what`."""
+    evidence = world.evidence()
+    faults = [f"no server fails by itself: {what}" for what in faults_of_its_own(world)]
+    if not world.archive.heads:
+        return faults
+    found: list[str] = []
+    for invariant in INVARIANTS:
+        sentence = (invariant.__doc__ or "").rstrip(".")
+        try:
+            contradictions = list(dict.fromkeys(invariant(evidence)))
+        except Exception as error:  # noqa: BLE001 - what cannot even be looked at contradicts it
+            contradictions = [f"cannot be looked at: {error!r}"]
+        found += [f"{sentence}: {what}" for what in contradictions[:SHOWN_EACH]]
+    return found + faults
 
 
 def faults_of_its_own(world: World) -> Iterator[str]:

@@ -62,7 +62,8 @@ class Ledger:
     notices: list[Notice] = field(default_factory=list)
     items_done: dict[str, int] = field(default_factory=dict)  # of workers that follow their cursor, when they left
     gone: list[str] = field(default_factory=list)  # workers that left for good
-    keys: set[str] = field(default_factory=set)  # of the operator's requests
+    keys: dict[str, str] = field(default_factory=dict)  # of the operator's changes → uid of the run that is meant
+    deletions: list[str] = field(default_factory=list)  # uids of the runs that the operator asked to delete
 
     def ask(self, client: str, request: Request) -> Exchange:
         """An attempt begins."""
@@ -77,7 +78,7 @@ class Ledger:
     def asked_to_leave(self, worker: str) -> int:
         """The tick of the last answered request by which the worker left."""
         leaves = (x for x in self.exchanges if x.client == worker and x.request.method == "DELETE")
-        return max(exchange.begin for exchange in leaves if exchange.response is not None)
+        return max((exchange.begin for exchange in leaves if exchange.response is not None), default=-1)
 
     def acknowledged(self, digest: str, outcome: str) -> None:
         """The worker was told that its gradient is in the run."""

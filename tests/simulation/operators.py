@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from random import Random
 from typing import Any
 
 import numpy as np
 
-from gradserve.errors import GradserveError, ServerUnreachable
-from gradserve.flows import RunKey, configure_flow, pull_flow
+from gradserve.errors import GradserveError, RunDeleted, ServerUnreachable
+from gradserve.flows import RunKey, configure_flow, delete_flow, pull_flow
 from gradserve.messages import Flow, Request, Response, ask
 from gradserve.wire import MEDIA_TYPE, encode_frame
 
@@ -35,9 +36,9 @@ class Operator:
         kind = self._random.choice(("lr", "weights-if-match", "weights-key", "pause"))
         try:
             if kind == "lr":
-                await self._client.run(configure_flow(run, {"optimizer": {"lr": self._lr()}}, self._key()))
+                await self._client.run(configure_flow(run, {"optimizer": {"lr": self._lr()}}, self._key(run)))
             elif kind == "pause":
-                await self._client.run(configure_flow(run, {"state": "paused"}, self._key()))
+                await self._client.run(configure_flow(run, {"state": "paused"}, self._key(run)))
                 await asyncio.sleep(self._random.uniform(0.0, 1.0))
             else:
                 await self._replace_weights(run, keyed=kind == "weights-key")
@@ -47,9 +48,18 @@ class Operator:
         if kind == "pause":
             await self.resume(run)
 
+    async def delete(self) -> None:
+        """Delete the run; the workers make it anew. That somebody was faster is as good."""
+        description = await self._client.run(described())
+        if description is not None:
+            run = RunKey(RUN, description["uid"])
+            self._ledger.deletions.append(run.uid)
+            await self._client.run(delete_flow(run))
+
     async def resume(self, run: RunKey) -> None:
         """Take care that the run is not left paused."""
-        await self._client.run(configure_flow(run, {"state": "running"}, self._key()))
+        with contextlib.suppress(RunDeleted):
+            await self._client.run(configure_flow(run, {"state": "running"}, self._key(run)))
 
     async def settle(self) -> None:
         """After all faults: a pause may have outlived the loss of its resume."""
@@ -60,7 +70,7 @@ class Operator:
     async def _replace_weights(self, run: RunKey, *, keyed: bool) -> None:
         held = await self._client.run(pull_flow(run))
         vector = self._numbers.standard_normal(held.layout.parameters).astype(np.float32)
-        condition = ("Idempotency-Key", self._key()) if keyed else ("If-Match", held.etag)
+        condition = ("Idempotency-Key", self._key(run)) if keyed else ("If-Match", held.etag)
         headers = (("Content-Type", MEDIA_TYPE), ("Accept", "application/json"), condition, *run.guard)
         request = Request("PUT", f"{run.path}/weights", headers, tuple(encode_frame(held.layout, vector)))
         await self._client.run(ask(request))
@@ -68,10 +78,10 @@ class Operator:
     def _lr(self) -> float:
         return round(self._random.uniform(0.001, 0.1), 6)
 
-    def _key(self) -> str:
+    def _key(self, run: RunKey) -> str:
         self._changes += 1
         key = f"{self._client.name}-{self._changes}"
-        self._ledger.keys.add(key)
+        self._ledger.keys[key] = run.uid
         return key
 
 

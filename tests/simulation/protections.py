@@ -40,7 +40,9 @@ def _row(name: str, off: Callable[[], contextlib.AbstractContextManager[object]]
     return Protection(name, off, mix, seed)
 
 
-_disk = lambda **checks: partial(switches.disk_checks, **checks)  # noqa: E731 - one word for a row of the table
+def _disk(**checks: bool) -> Callable[[], contextlib.AbstractContextManager[object]]:
+    return partial(switches.disk_checks, **checks)
+
 
 PROTECTIONS: tuple[Protection, ...] = (
     # the rules
@@ -57,6 +59,10 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("a forgotten row raises base_floor", switches.no_floor_after_forgetting, "crowd", 0),
     _row("idempotency keys", switches.no_keys, "kills", 0),
     _row("the first weights win on the chain", switches.loads_without_condition, "network", 0),
+    # which run
+    _row("a change names its run by uid", switches.no_run_guard, "recreate", 0),
+    _row("delete compares the uid", _disk(delete_uid=False), "recreate", 0),
+    _row("create keeps a living run", _disk(name_is_free=False), "network", 0),
     # the run's task
     _row("append compares the head", _disk(head_hash=False, head_position=False), "network", 0),
     _row("append compares hashes, not positions", _disk(head_hash=False), "lost-tail", 0),
@@ -77,4 +83,6 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("publish compares the newest snapshot", _disk(publish_expected=False), "kills", 0),
     _row("publish compares the hash", _disk(publish_hash=False), "lost-tail", 0),
     _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),
+    # the SDK
+    _row("a rewound worker drops its gradient", switches.resend_rewound, "lost-tail", 0),
 )

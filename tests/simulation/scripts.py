@@ -76,7 +76,7 @@ class ScriptWorker:
             response = await self._attempt("PUT", f"{self._path}/pushes/{self._sequence}", body)
             if response is not None and response.status < 500 and response.status != 429:
                 code = "" if response.status == 200 else response.json()["code"]
-                if code not in ("run-paused", "weights-uninitialised"):
+                if code not in ("run-paused", "run-deleted", "weights-uninitialised"):
                     break
             await asyncio.sleep(self._random.uniform(0.1, 1.0))
             if self._habit == "recomputing":

@@ -17,13 +17,18 @@ from unittest import mock
 
 from xxhash import xxh3_128_hexdigest
 
-from gradserve_service.core import machine
+from gradserve.errors import GradserveError
+from gradserve.messages import Flow
+from gradserve.session import WorkerSession
+from gradserve.weights import PushResult
+from gradserve_service.core import image, machine
 from gradserve_service.core.control import Control, WorkerRow
 from gradserve_service.core.entries import Entry
 from gradserve_service.core.machine import Configure, Leave, Load, Push, Register
-from gradserve_service.replica import recovery, sequencer
+from gradserve_service.replica import recovery, sequencer, snapshots
 from gradserve_service.replica.heads import HeadReads
 from gradserve_service.replica.replica import Replica
+from gradserve_service.replica.replicas import Replicas
 from gradserve_service.replica.sequencer import Decided, Sequencer
 from gradserve_service.store.protocols import StoreUnavailable
 from gradserve_service.store.records import AppendResult, Head, HeadMoved, Record, SnapshotRecord
@@ -170,6 +175,19 @@ def _with_row(control: Control, worker: str, **changes: Any) -> Control:
     return dataclasses.replace(control, workers={**control.workers, worker: row})
 
 
+# Which run
+
+
+def no_run_guard() -> Any:
+    """`Gradserve-Run` is not looked at."""
+    original = Replicas.open
+
+    async def open_run(self: Replicas, name: str, uid: str | None = None) -> Replica:
+        return await original(self, name)
+
+    return mock.patch.object(Replicas, "open", open_run)
+
+
 # The store
 
 
@@ -311,7 +329,7 @@ def unchecked_reads() -> Any:
 
 def no_image_digest() -> Any:
     """An image is believed."""
-    original = recovery.decode_image
+    original = image.decode_image
 
     def decode(image: memoryview, uid: str, creation: bytes, digest: str, *rest: Any) -> Any:
         return original(image, uid, creation, xxh3_128_hexdigest(image), *rest)
@@ -331,10 +349,28 @@ def newest_image_only() -> Any:
 
 def share_slots() -> Any:
     """A snapshot is of slots that go on changing while it is written."""
-    original = sequencer.freeze
+    original = snapshots.freeze
 
     def freeze(control: Control, arrays: Any) -> Any:
         frozen, copies = original(control, arrays)
         return frozen, dataclasses.replace(copies, slots=arrays.slots)
 
     return mock.patch.object(sequencer, "freeze", freeze)
+
+
+# The SDK
+
+
+def resend_rewound() -> Any:
+    """A gradient whose place was lost is sent again, under the next sequence and with the present base."""
+    push = WorkerSession.push
+
+    def remember(self: WorkerSession, gradients: Any, **said: Any) -> Flow[PushResult]:
+        def drop(error: GradserveError) -> Flow[PushResult]:
+            yield from self._register_again(error)
+            return (yield from push(self, gradients, **{**said, "base": (yield from self.pull())}))
+
+        with mock.patch.object(self, "_drop", drop):
+            return (yield from push(self, gradients, **said))
+
+    return mock.patch.object(WorkerSession, "push", remember)

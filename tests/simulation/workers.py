@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradserve.errors import Fenced, RunPaused, WorkerNotFound
+from gradserve.errors import Fenced, RunDeleted, RunPaused, WorkerNotFound
 from gradserve.flows import FirstWeights, OpenedRun, open_run_flow
 from gradserve.gradients import gradient_layout, gradient_pieces
 from gradserve.session import WorkerSession
@@ -93,7 +93,8 @@ class SessionWorker:
         life = Life(self._place, self.name, instance, self.rank)
         ledger = self._place.ledger
         try:
-            await life.work()
+            while not await life.work():
+                pass  # the run was deleted: the next attempt makes it anew
             ledger.items_done[self.name] = life.items_done
         except Fenced:
             ledger.notice(self.name, instance, "fenced")
@@ -129,8 +130,15 @@ class Life:
         """How many of its samples are in the run, as it knows."""
         return self._item - 1
 
-    async def work(self) -> None:
-        """Push one item after the other until the faults are over, and a few more; leave."""
+    async def work(self) -> bool:
+        """Push one item after the other until the faults are over, and a few more; leave. False: the run is gone."""
+        try:
+            await self._push_all()
+        except RunDeleted:
+            return False
+        return True
+
+    async def _push_all(self) -> None:
         self._session = await self._begin()
         over = self._place.settlement.faults_over
         told = -1
@@ -146,10 +154,11 @@ class Life:
 
     async def visit(self) -> None:
         """Push an item or a few, then leave for good: leaving is the last chance to hear of a loss."""
-        self._session = await self._begin()
-        for _ in range(self._random.randint(1, 3)):
-            await self._push_one()
-        await self._leave()
+        with contextlib.suppress(RunDeleted):
+            self._session = await self._begin()
+            for _ in range(self._random.randint(1, 3)):
+                await self._push_one()
+            await self._leave()
         self._ledger.gone.append(self._worker)
         self._place.settlement.done(self._instance)
 

@@ -128,7 +128,7 @@ class World:
 
     def evidence(self) -> Evidence:
         """What there is to look at."""
-        return Evidence(self.archive, self.disk, self.ledger, self.quiet_from, self.lost_entries)
+        return Evidence(self.archive, self.disk, self.ledger, self.final, self.quiet_from, self.lost_entries)
 
     def run(self) -> None:
         """Run to the end; what cannot be brought to an end raises `Deadlock` or `Endless`."""
@@ -198,6 +198,7 @@ class World:
             self._now_and_then(mix.outage_seconds, self._break_a_connection),
             self._now_and_then(mix.worker_kill_seconds, self._restart_a_worker),
             self._now_and_then(mix.operator_seconds, self.operator.change),
+            self._now_and_then(mix.delete_seconds, self.operator.delete),
             self._now_and_then(mix.guest_seconds, self._visit),
             self._now_and_then(mix.script_guest_seconds, self._visit_with_curl),
             self._now_and_then(0.5, reader.look),

@@ -54,6 +54,10 @@ class Gradient:
         total = sum_of_squares(vector, run_all)
         return cls(vector, (Span(0, 0, vector.size),), total, math.isfinite(total))
 
+    def placed(self, spans: tuple[Span, ...]) -> Gradient:
+        """The same gradient, measured already, at these places of the parameters."""
+        return Gradient(self.vector, spans, self.sum_of_squares, self.finite)
+
 
 def spans_between(sent: Layout, run: Layout) -> tuple[Span, ...]:
     """Where the tensors of `sent` lie in `run`, neighbours merged. Raises `Refused` for a name or shape it lacks."""

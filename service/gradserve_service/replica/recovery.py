@@ -6,7 +6,6 @@ Both read records, check that each continues the chain held, fetch and verify it
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -73,7 +72,7 @@ class Workshop:
             if frame is not None and entry.kind == "load":
                 payload = frame.vector()
             elif gradient is not None and came is not None and held is not None:
-                payload = dataclasses.replace(gradient, spans=spans_between(came, held))
+                payload = gradient.placed(spans_between(came, held))
             update(arrays, entry, payload, new_buffer=self.buffers.lend, run_all=run_all)
 
         await self.run(max((layout.parameters for layout in (held, came) if layout), default=0), work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import Any
@@ -106,13 +105,13 @@ class Replica:
 
     async def push(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> PushAnswer:
         """One gradient. Returns once its entry is journaled and applied (or was before)."""
-        push = _claimed(worker, sequence, frame, fields)
-        if self._goes_early(push):
+        said = (worker, sequence, frame, fields)
+        if self._goes_early(*said):
             # Both take time and neither needs the other: the payload travels while its norm is taken.
-            proposal, (ref, seconds) = await asyncio.gather(self._measured(push, frame), self._upload(frame))
+            proposal, (ref, seconds) = await asyncio.gather(self._measured(*said), self._upload(frame))
             proposal.object, proposal.timings["store"] = ref, seconds
         else:
-            proposal = await self._measured(push, frame)
+            proposal = await self._measured(*said)
         verdict = await self._propose(proposal)
         published = self.published
         if published is None:
@@ -120,7 +119,7 @@ class Replica:
         outcome = self._outcome(proposal, verdict)
         return PushAnswer(outcome, published, proposal.timings)
 
-    async def _measured(self, push: Push, frame: Frame) -> Proposal:
+    async def _measured(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> Proposal:
         """Measure the gradient before the queue. Whether it fits the run is decided in the queue: the layout of now may
         not be the layout of then (the first weights may be in the same batch), and earlier rows of the table speak
         first."""
@@ -129,16 +128,16 @@ class Replica:
         non_finite: tuple[str, ...] = ()
         if not gradient.finite:
             non_finite = await self._shop.run(frame.layout.parameters, lambda _: tuple(non_finite_tensors(frame)))
-        push = dataclasses.replace(push, digest=frame.digest, non_finite=non_finite)
+        push = _push(worker, sequence, frame, fields, frame.digest, non_finite)
         return self._proposal(push, frame=frame, gradient=gradient, timings={"ingest": perf_counter() - started})
 
-    def _goes_early(self, push: Push) -> bool:
+    def _goes_early(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> bool:
         """Whether the payload goes to the store before the queue, so that it travels while the push before it is
-        applied: when it is large, and would be accepted now (its numbers are still unknown)."""
+        applied: when it is large, and would be accepted now (its digest and numbers are still unknown)."""
         state = self._sequencer.state
-        if push.size <= self._limits.inline_payload_bytes_max or state is None:
+        if frame.size <= self._limits.inline_payload_bytes_max or state is None:
             return False
-        return isinstance(decide(state.control, push, 0), Append)
+        return isinstance(decide(state.control, _push(worker, sequence, frame, fields), 0), Append)
 
     async def _upload(self, frame: Frame) -> tuple[ObjectRef, float]:
         started = perf_counter()
@@ -338,15 +337,23 @@ class Replica:
             raise refuse(code, f"run '{self.name}' {what}") from error
 
 
-def _claimed(worker: str, sequence: int, frame: Frame, fields: PushFields) -> Push:
-    """The push by what it says of itself, before it is measured."""
+def _push(
+    worker: str,
+    sequence: int,
+    frame: Frame,
+    fields: PushFields,
+    digest: str = "",
+    non_finite: tuple[str, ...] = (),
+) -> Push:
+    """A push by what it says of itself and what was measured of it."""
     return Push(
         worker=worker,
         sequence=sequence,
-        digest="",
+        digest=digest,
         size=frame.size,
         codec=frame.dtype,
         layout=frame.layout,
+        non_finite=non_finite,
         base_version=fields.base_version,
         base=fields.base,
         generation=fields.generation,
