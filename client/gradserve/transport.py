@@ -14,6 +14,8 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -56,10 +58,12 @@ class HttpTransport:
         socket_path = unquote(parts.path) if parts.scheme == "unix" else None
         if parts.scheme not in ("http", "https", "unix") or not (socket_path or parts.hostname):
             raise ValueError(f"expected a URL like http://host:8970, https://host or unix:///path, came {url!r}")
-        self._base = "http://localhost" if socket_path else url.rstrip("/")
-        self._headers = [("Host", "localhost" if socket_path else parts.netloc.rpartition("@")[2])]
-        self._headers += [("User-Agent", user_agent)]
-        self._headers += [("Authorization", f"Bearer {token}")] if token else []
+        base = httpx.URL("http://localhost" if socket_path else url.rstrip("/"))
+        self._prefix = base.raw_path.rstrip(b"/")
+        self._target = _Target(base.raw_scheme, base.raw_host, base.port, b"")
+        self._headers = [(b"Host", b"localhost" if socket_path else parts.netloc.rpartition("@")[2].encode())]
+        self._headers += [(b"User-Agent", user_agent.encode())]
+        self._headers += [(b"Authorization", f"Bearer {token}".encode())] if token else []
         self._transport = httpx.HTTPTransport(
             verify=verify if parts.scheme == "https" else False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
@@ -87,14 +91,14 @@ class HttpTransport:
         body = _Body(request.body)
         read_seconds = SILENCE_SECONDS + request.wait_seconds
         timeouts = {"connect": CONNECT_SECONDS, "read": read_seconds, "write": SILENCE_SECONDS, "pool": None}
-        headers = [*self._headers, *request.headers]
+        headers = [*self._headers, *((name.encode(), value.encode()) for name, value in request.headers)]
         if request.body:
-            headers.append(("Content-Length", str(body.size)))
-        outgoing = httpx.Request(
-            request.method, self._base + request.path, headers=headers, stream=body, extensions={"timeout": timeouts}
-        )
+            headers.append((b"Content-Length", b"%d" % body.size))
+        place = self._target
+        target = _Target(place.raw_scheme, place.raw_host, place.port, self._prefix + request.path.encode())
+        outgoing = _Outgoing(request.method, target, _Headers(headers), body, {"timeout": timeouts})
         self.bytes_sent += body.size
-        answer = self._transport.handle_request(outgoing)
+        answer = self._transport.handle_request(outgoing)  # type: ignore[arg-type]
         try:
             fields = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.raw}
             content = _read(answer, fields)
@@ -102,6 +106,34 @@ class HttpTransport:
             return Response(answer.status_code, fields, content)
         finally:
             answer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a transport reads of an `httpx.URL`."""
+
+    raw_scheme: bytes
+    raw_host: bytes
+    port: int | None
+    raw_path: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    """What a transport reads of `httpx.Headers`."""
+
+    raw: list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """What a transport reads of an `httpx.Request`; making one parses URL and headers again, 80 µs of every push."""
+
+    method: str
+    url: _Target
+    headers: _Headers
+    stream: _Body
+    extensions: dict[str, Any]
 
 
 class _Body(httpx.SyncByteStream):

@@ -23,6 +23,7 @@ class Mix:
     store_unanswered: float = NEVER
     store_ghost: float = NEVER
     store_stall: float = NEVER
+    stall_seconds: float = 6.0  # how long, at most
     store_full: float = NEVER
     outage_seconds: float = NEVER  # one server, or all, cannot reach the store for a while
     # the store's memory
@@ -74,6 +75,18 @@ MIXES: dict[str, Mix] = {
         operator_seconds=4.0,
     ),
     "lost-tail": _mixed(REWINDING, request_lost=0.03, copied=0.1, answer_lost=0.03, store_stall=0.02),
+    "rewinds": _mixed(
+        REWINDING,
+        tail_seconds=0.8,
+        tail_writes=6,
+        worker_kill_seconds=1.5,
+        zombies=0.9,
+        guest_seconds=0.6,
+        request_lost=0.05,
+        answer_lost=0.05,
+        copied=0.15,
+        other_server=0.2,
+    ),
     "pauses": Mix(
         copied=0.1,
         store_stall=0.04,
@@ -84,14 +97,17 @@ MIXES: dict[str, Mix] = {
         operator_seconds=3.0,
     ),
     "store-full": _mixed(STORE, store_full=0.1, outage_seconds=2.0, copied=0.05),
+    "slow-store": Mix(store_stall=0.2, stall_seconds=0.6, other_server=0.2, copied=0.05),
+    "ghosts": Mix(store_ghost=0.2, store_unanswered=0.05, other_server=0.2),
+    "people": Mix(operator_seconds=0.7, copied=0.4, copy_seconds=2.0, answer_lost=0.05, store_stall=0.02),
     "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
     "recreate": Mix(
         delete_seconds=5.0,
         operator_seconds=2.0,
         request_lost=0.05,
         answer_lost=0.03,
-        copied=0.3,
-        copy_seconds=6.0,
+        copied=0.6,
+        copy_seconds=2.0,
         kill_seconds=6.0,
         store_ghost=0.02,
     ),

@@ -35,7 +35,6 @@ from .loop import Program, VirtualLoop
 
 T = TypeVar("T")
 LATENCY_SECONDS = 0.002  # mean, each way
-STALL_SECONDS_MAX = 6.0
 GHOST_SECONDS_MAX = 6.0
 GIVE_UP_SECONDS = 1.0  # a client's patience with a reply
 
@@ -142,7 +141,7 @@ class SimStore:
             await asyncio.sleep(there + back)
             raise StoreFull(f"{name} was refused")
         if fault == "stall":
-            stall = self.random.uniform(0.0, STALL_SECONDS_MAX)
+            stall = self.random.uniform(0.0, self.faults.mix.stall_seconds)
             there, back = (there + stall, back) if self.random.random() < 0.5 else (there, back + stall)
         if fault in ("ghost", "lost"):
             patience = self.random.uniform(0.0, GIVE_UP_SECONDS)

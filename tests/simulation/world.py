@@ -14,6 +14,7 @@ from unittest import mock
 
 import structlog
 
+from gradserve.errors import GradserveError
 from gradserve.messages import Request, Response
 from gradserve_service.core import machine
 from gradserve_service.core.control import WORKERS_KEPT
@@ -30,12 +31,12 @@ from .network import Client, Network
 from .operators import Operator, Reader
 from .scripts import ScriptWorker
 from .servers import Server, app_of, call_app
-from .store import GHOST_SECONDS_MAX, STALL_SECONDS_MAX
+from .store import GHOST_SECONDS_MAX
 from .workers import RUN, Life, Place, SessionWorker, Settlement
 
 FAULT_SECONDS = 20.0  # how long faults go on
 FINISH_SECONDS = 900.0  # how long the work may take afterwards: the SDK's longest pauses are 20 s and 60 s
-ECHO_SECONDS = STALL_SECONDS_MAX + GHOST_SECONDS_MAX  # how long a fault may have effects after its time
+ECHO_SECONDS = 2 * GHOST_SECONDS_MAX  # how long a fault may have effects after its time
 LINES_KEPT = 400  # of the trace
 GUESTS_KEPT = 2  # rows for guests, where the run keeps few
 
@@ -62,7 +63,7 @@ class Shape:
             ({"name": "none"}, {"name": "inverse"}, {"name": "inverse", "max_staleness": 4}, {"name": "none"})
         )
         limits = Limits(
-            inline_payload_bytes_max=random.choice((0, 300, 65_536)),
+            inline_payload_bytes_max=random.choice((0, 200, 65_536)),
             snapshot_journal_bytes_min=random.choice((1_500, 4_000, 15_000)),
             snapshot_state_factor=1,
             catch_up_entries=random.choice((3, 256)),
@@ -72,7 +73,7 @@ class Shape:
             servers=random.choice((1, 2, 2, 3)),
             sessions=sessions,
             restarting=random.randint(1, sessions),
-            rank_zero=random.random() < 0.3,
+            rank_zero=random.random() < 0.5,
             scripts=scripts if sessions + len(scripts) > 1 else ("plain",),
             spec={"optimizer": optimizer, "staleness": staleness},
             limits=limits,
@@ -146,7 +147,10 @@ class World:
         await self._mend()
         self.trace("faults are over")
         await asyncio.sleep(ECHO_SECONDS)
-        await self.operator.settle()  # a late copy may have paused the run again
+        try:
+            await self.operator.settle()  # a late copy may have paused the run again
+        except GradserveError as error:
+            raise Endless(f"nobody answers the operator: {error}") from error
         self.quiet_from = self.tick()
         self.settlement.faults_over.set()
         try:
