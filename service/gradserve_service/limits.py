@@ -13,6 +13,7 @@ class Limits:
 
     body_bytes_max: int = 8 << 30  # one request body: 2 G float32 parameters
     bodies_bytes_max: int = 8 << 30  # all bodies and queued pushes of the server together; past it 429
+    states_bytes_max: int = 8 << 30  # weights and slots in memory; past it the runs asked for longest ago are dropped
     queue_pushes_max: int = 256  # waiting pushes of one run: more would only wait longer than their client
     inline_payload_bytes_max: int = INLINE_BYTES_MAX  # up to here a payload rides inside its entry: one round trip
     inline_parameters_max: int = 65_536  # up to here an update runs on the event loop: a thread hop costs 100 µs
@@ -20,6 +21,7 @@ class Limits:
     batch_entries_max: int = 64  # entries in one append: one script call must not hold Redis for long
     snapshot_journal_bytes_min: int = 64 << 20  # journal between snapshots, at least: small runs need few
     snapshot_state_factor: int = 4  # … and at least this many times the state: writing it must stay a small share
+    snapshot_store_share: float = 0.25  # of the store's memory: journal and two images must fit below its 70 %
     catch_up_entries: int = 256  # entries a read while catching up or restoring
     decide_again_max: int = 64  # lost races in a row before a push is told to come again
     crashes_max: int = 3  # failures at one position before the run is quarantined

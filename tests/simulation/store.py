@@ -64,6 +64,11 @@ class SimStore:
     async def close(self) -> None:
         """See `Store.close`."""
 
+    @property
+    def memory_limit(self) -> int | None:
+        """See `Store.memory_limit`."""
+        return None
+
     async def memory_pressure(self) -> float:
         """No limit."""
         return 0.0

@@ -5,9 +5,11 @@ Tracebacks are plain: the rich ones print the values of local variables, and a t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TextIO, cast
 
 import structlog
 from structlog.types import Processor
@@ -15,6 +17,24 @@ from structlog.types import Processor
 from gradserve_service.settings import Settings
 
 __all__ = ["configure_logs"]
+
+
+class Unbreakable:
+    """A text stream that nobody has to read: a log whose reader is gone must not take the server's work with it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it, or let it go."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush it, or let it go."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def configure_logs(settings: Settings) -> None:
@@ -26,12 +46,13 @@ def configure_logs(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     )
     last = _renderers(settings.log_format)
+    errors = cast(TextIO, Unbreakable(sys.stderr))
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(errors),
     )
-    stream = logging.StreamHandler(sys.stderr)
+    stream = logging.StreamHandler(errors)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

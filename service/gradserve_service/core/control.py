@@ -49,6 +49,7 @@ class Creation:
     spec: RunSpec
     journal_bytes_min: int
     journal_state_factor: int
+    journal_bytes_max: int | None = None  # a share of the store's memory: a snapshot must come before it is full
 
     def to_bytes(self) -> bytes:
         """The bytes that the catalogue keeps: the same for the same values, because the genesis hash is over them."""
@@ -57,13 +58,19 @@ class Creation:
             "spec": self.spec.canonical(),
             "journal_bytes_min": self.journal_bytes_min,
             "journal_state_factor": self.journal_state_factor,
+            "journal_bytes_max": self.journal_bytes_max,
         }
         return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Creation:
         value = json.loads(raw)
-        return cls(RunSpec.model_validate(value["spec"]), value["journal_bytes_min"], value["journal_state_factor"])
+        return cls(
+            RunSpec.model_validate(value["spec"]),
+            value["journal_bytes_min"],
+            value["journal_state_factor"],
+            value["journal_bytes_max"],
+        )
 
 
 @dataclass(slots=True)

@@ -314,9 +314,7 @@ def _push_header(
 def _decide_register(control: Control, request: Register) -> Draft:
     row = control.row(request.worker)
     same = row.instance == request.instance
-    if request.instance in row.superseded or (
-        same and request.generation is not None and request.generation < row.generation
-    ):
+    if request.instance in row.superseded or (request.generation or row.generation) < row.generation:
         # A zombie's late heartbeat must not fence the living.
         return _fenced(f"this instance of worker '{request.worker}'", row)
     if same and not row.departed:
@@ -406,8 +404,8 @@ def _decide_configure(control: Control, request: Configure) -> Draft:
         return Answered()
     spec = request.changes.apply(control.spec)
     state = request.changes.state or control.state
-    if spec == control.spec and state == control.state:
-        return Answered()
+    if spec == control.spec and state == control.state and request.idempotency_key is None:
+        return Answered()  # with a key it becomes an entry: a late copy of it must not revert a newer change
     return {"kind": "configure", "spec": spec.canonical(), "state": state, "key": request.idempotency_key}
 
 
@@ -554,4 +552,5 @@ def _snapshot_due_bytes(control: Control) -> float:
     created = control.creation
     slots = rule_for(control.spec.optimizer).slots
     state_bytes = 4 * control.layout.parameters * (1 + len(slots))
-    return max(created.journal_bytes_min, created.journal_state_factor * state_bytes)
+    due = max(created.journal_bytes_min, created.journal_state_factor * state_bytes)
+    return due if created.journal_bytes_max is None else min(due, created.journal_bytes_max)

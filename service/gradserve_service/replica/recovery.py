@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gradserve.problems import Refused
 from gradserve.wire import Frame, decode_frame
 
 from ..core.arrays import Arrays, Float32, update
@@ -136,4 +137,7 @@ async def payload_of(store: Store, uid: str, record: Record, entry: Entry) -> Fr
         raw = record.inline if record.object is None else await store.get_object(uid, record.object)
     except KeyError:
         raise ChainBroken(f"the payload of entry {entry.position} is gone") from None
-    return decode_frame(raw)
+    try:
+        return decode_frame(raw)
+    except Refused as refused:
+        raise Damaged(f"the payload of entry {entry.position} cannot be read: {refused.rejection.detail}") from None

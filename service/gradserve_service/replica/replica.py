@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -44,12 +44,21 @@ from .sequencer import Proposal, Sequencer
 class Replica:
     """Validates and measures what comes, proposes it to the run's task, and words the answers."""
 
-    def __init__(self, sequencer: Sequencer, store: Store, shop: Workshop, limits: Limits, budget: Budget) -> None:
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        store: Store,
+        shop: Workshop,
+        limits: Limits,
+        budget: Budget,
+        new_key: Callable[[], str],
+    ) -> None:
         self._sequencer = sequencer
         self._store = store
         self._shop = shop
         self._limits = limits
         self._budget = budget
+        self._new_key = new_key
         self._heads = HeadReads(store, sequencer.run.uid)
 
     @property
@@ -73,6 +82,10 @@ class Replica:
     def layout(self) -> Layout | None:
         """The tensors of the run; None before its first weights."""
         return None if self.published is None else self.published.layout
+
+    async def known_layout(self) -> Layout | None:
+        """The tensors of the run, also where this server has yet to restore it; None before its first weights."""
+        return self.layout or (await self._present()).control.layout
 
     # Bodies
 
@@ -232,7 +245,7 @@ class Replica:
             non_finite=non_finite,
             if_none_match=if_none_match,
             if_match=if_match,
-            idempotency_key=idempotency_key,
+            idempotency_key=idempotency_key or self._new_key(),
         )
         proposal = self._proposal(load, frame=frame)
         verdict = await self._propose(proposal)
@@ -278,7 +291,7 @@ class Replica:
 
     async def configure(self, changes: RunChanges, idempotency_key: str | None = None) -> dict[str, Any]:
         """Change settings, in order with the gradients; answers the run as it is then."""
-        await self._propose(self._proposal(Configure(changes, idempotency_key)))
+        await self._propose(self._proposal(Configure(changes, idempotency_key or self._new_key())))
         return run_json(self._sequencer.run, self._control(), self._store.durability)
 
     async def describe(self) -> dict[str, Any]:
@@ -333,8 +346,7 @@ class Replica:
         except StoreFull as error:
             raise refuse("backpressure", f"the store has no room: {error}") from error
         except RunAbsent as error:
-            code, what = ("run-deleted", "was deleted") if error.deleted else ("store-lost", "is not in the store")
-            raise refuse(code, f"run '{self.name}' {what}") from error
+            raise Refused(self._sequencer.vanished(error.deleted)) from error
 
 
 def _push(

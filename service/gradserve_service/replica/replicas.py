@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ class Replicas:
         self._threads = threads or Threads()
         self._shop = Workshop(self._threads, Buffers(), self.limits.inline_parameters_max)
         self._budget = Budget(self.limits.bodies_bytes_max)
-        self._open: dict[str, tuple[Replica, Sequencer]] = {}
+        self._open: OrderedDict[str, tuple[Replica, Sequencer]] = OrderedDict()  # the last asked for last
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -118,10 +119,10 @@ class Replicas:
     async def create_run(self, name: str, spec: RunSpec) -> tuple[Replica, bool]:
         """Get or create, without a race. The second value: this call created it."""
         self._require_open()
-        creation = Creation(spec, self.limits.snapshot_journal_bytes_min, self.limits.snapshot_state_factor).to_bytes()
         uid = self._new_uid()
-        record = CatalogueRecord(name, uid, creation, genesis_hash(uid, creation), int(self._clock() * 1000))
         try:
+            creation = self._creation(spec, self.store.memory_limit).to_bytes()
+            record = CatalogueRecord(name, uid, creation, genesis_hash(uid, creation), int(self._clock() * 1000))
             bound = await self.store.create(record)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
@@ -137,6 +138,10 @@ class Replicas:
             )
         return await self._replica(bound), bound.uid == uid
 
+    def _creation(self, spec: RunSpec, store_bytes: int | None) -> Creation:
+        share = None if store_bytes is None else int(self.limits.snapshot_store_share * store_bytes)
+        return Creation(spec, self.limits.snapshot_journal_bytes_min, self.limits.snapshot_state_factor, share)
+
     async def open(self, name: str, uid: str | None = None) -> Replica:
         """The replica of a living run. `uid`: the run that the client means, if it says."""
         replica = self._held(name)
@@ -149,6 +154,7 @@ class Replicas:
             replica = await self._replica(record)
         if uid is not None and replica.uid != uid:
             raise refuse("run-deleted", f"the run {uid} was deleted; '{name}' is another run now", uid=replica.uid)
+        self._open.move_to_end(name)
         return replica
 
     def _held(self, name: str) -> Replica | None:
@@ -173,12 +179,25 @@ class Replicas:
             # One of the two records is old, and nobody here knows which: whoever asks again is told.
             await self._forget(record.name, REOPENED)
         self._require_open()
+        await self._make_room()
         sequencer = Sequencer(
             record, self.store, self._shop, self.limits, self._clock, lambda: self.draining, self._retain
         )
-        replica = Replica(sequencer, self.store, self._shop, self.limits, self._budget)
+        replica = Replica(sequencer, self.store, self._shop, self.limits, self._budget, self._new_uid)
         self._open[record.name] = (replica, sequencer)
         return replica
+
+    async def _make_room(self) -> None:
+        """Drop idle runs from memory, those asked for longest ago first, while all states are too large together. They
+        come back from the store at their next request."""
+        held = {name: sequencer.state_bytes for name, (_, sequencer) in self._open.items()}
+        excess = sum(held.values()) - self.limits.states_bytes_max
+        for name, size in held.items():
+            if excess <= 0:
+                return
+            if size and name in self._open and self._open[name][1].idle:
+                excess -= size
+                await self._forget(name, REOPENED)
 
     async def _forget(self, name: str, why: Rejection) -> None:
         held = self._open.pop(name, None)

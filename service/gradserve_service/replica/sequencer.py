@@ -24,7 +24,7 @@ from ..core.arrays import Arrays
 from ..core.control import Control, WorkerRow
 from ..core.entries import ChainBroken, Entry
 from ..core.gradient import Gradient
-from ..core.machine import Append, Request, Verdict, advance, decide
+from ..core.machine import Append, Look, Request, Verdict, advance, decide
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
 from ..store.records import (
@@ -102,6 +102,16 @@ class Sequencer:
     def queued(self) -> int:
         return len(self._queue)
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of weights and slots in memory."""
+        return 0 if self.state is None else self.state.arrays.state_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Nothing queued, no batch and no snapshot on its way."""
+        return self._idle.is_set() and (self._snapshot is None or self._snapshot.done())
+
     async def propose(self, proposal: Proposal) -> Verdict:
         """Put the request in the queue and wait for its verdict; a caller that goes away leaves it there."""
         if self.gone is not None:
@@ -116,9 +126,12 @@ class Sequencer:
         await self._idle.wait()
         if self._snapshot is not None:
             await self._snapshot
-        state = self.state
-        if state is not None and self.gone is None and state.control.initialised:
-            await self._write_snapshot(await self._frozen(state))
+        if self.state is None or self.gone is not None or not self.state.control.initialised:
+            return
+        # Frozen by the run's task, as any look at a whole state: a late reader may still make it catch up.
+        look = Proposal(Look(), asyncio.get_running_loop().create_future(), look=_freeze)
+        if not isinstance(await self.propose(look), Rejection):
+            await self._write_snapshot(look.seen)
 
     async def stop(self, why: Rejection) -> None:
         """End the task. What is still queued, and whoever still holds this run, hears why."""
@@ -162,7 +175,7 @@ class Sequencer:
         except StoreFull as error:
             rejection = Rejection("backpressure", f"the store has no room: {error}")
         except RunAbsent as error:
-            rejection = self._vanished(error.deleted)
+            rejection = self.vanished(error.deleted)
         except Refused as refused:
             rejection = refused.rejection
         except Exception as error:  # noqa: BLE001 - the edge of the task: half-written state must not live on
@@ -183,8 +196,8 @@ class Sequencer:
                 advance(tentative, verdict.entry)
             proposal.row = tentative.row(getattr(proposal.request, "worker", ""))
             decided.append((proposal, verdict))
-            if records and tentative.snapshot_position == tentative.position:
-                break  # the snapshot is to be of exactly this position
+            if proposal.look is not None or (records and tentative.snapshot_position == tentative.position):
+                break  # the look, or the snapshot, is to be of exactly this position
         if not await self._stands(state, records, decided):
             return batch
         state.control = tentative
@@ -214,10 +227,15 @@ class Sequencer:
         if not records:
             return self._at(state, await self._store.head(self.run.uid))
         for proposal, verdict in decided:
-            proposal.object_named |= isinstance(verdict, Append)
+            proposal.object_named |= isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))
         started = perf_counter()
         try:
             result = await self._store.append(self.run.uid, Head(state.control.position, state.control.head), records)
+        except StoreFull:
+            for proposal, _ in decided:  # nothing was written, so nothing names them
+                proposal.object_named = False
+                await self._discard(proposal)
+            raise
         except StoreUnavailable:
             # A lost reply and a lost race are the same case: the head tells.
             result = HeadMoved(await self._store.head(self.run.uid))
@@ -293,14 +311,30 @@ class Sequencer:
                 proposal.timings["apply"] = perf_counter() - started
                 self._publish(state, verdict.entry.position, verdict.entry.hash)
             if proposal.look is not None:
-                proposal.seen = await self._look(state, proposal.look)
+                verdict = await self._looked(state, proposal, verdict)
             if not proposal.answer.done():
                 proposal.answer.set_result(verdict)
-            if proposal.object is not None and not proposal.object_named:
-                with contextlib.suppress(StoreUnavailable, RunAbsent):
-                    await self._store.discard_object(self.run.uid, proposal.object)
+            await self._discard(proposal)
         if appended and state.control.snapshot_position == state.control.position:
             await self._start_snapshot(state)
+
+    async def _looked(self, state: State, proposal: Proposal, verdict: Verdict) -> Verdict:
+        """Let the proposal look. What goes wrong there is its own affair: the state is whole."""
+        assert proposal.look is not None
+        try:
+            proposal.seen = await self._look(state, proposal.look)
+        except Refused as refused:
+            return refused.rejection
+        except MemoryError:
+            return Rejection("backpressure", "the server has no memory for a copy of this run's state now")
+        return verdict
+
+    async def _discard(self, proposal: Proposal) -> None:
+        """Remove an uploaded payload that no entry came to name. If that fails, the store's own sweep gets it."""
+        if proposal.object is not None and not proposal.object_named:
+            with contextlib.suppress(StoreUnavailable, StoreFull, RunAbsent):
+                await self._store.discard_object(self.run.uid, proposal.object)
+            proposal.object = None
 
     async def _look(self, state: State, look: Callable[[State], T]) -> T:
         return await self._shop.run(_size(state), lambda _: look(state))
@@ -323,10 +357,7 @@ class Sequencer:
     async def _start_snapshot(self, state: State) -> None:
         """Freeze the state now, write it in the background. One at a time: a slow store gets fewer snapshots."""
         if self._snapshot is None or self._snapshot.done():
-            self._snapshot = asyncio.create_task(self._write_snapshot(await self._frozen(state)))
-
-    async def _frozen(self, state: State) -> tuple[Control, Arrays]:
-        return await self._shop.run(_size(state), lambda _: freeze(state.control, state.arrays))
+            self._snapshot = asyncio.create_task(self._write_snapshot(await self._look(state, _freeze)))
 
     async def _write_snapshot(self, frozen: tuple[Control, Arrays]) -> bool:
         return await write_snapshot(self._store, self._shop, *frozen, retain=self._retain)
@@ -338,7 +369,8 @@ class Sequencer:
             if not proposal.answer.done():
                 proposal.answer.set_result(rejection)
 
-    def _vanished(self, deleted: bool) -> Rejection:
+    def vanished(self, deleted: bool) -> Rejection:
+        """The store holds nothing of this run: what that means for whoever asks."""
         self.state = self.published = None
         if deleted:
             self.gone = Rejection("run-deleted", f"run '{self.run.name}' was deleted")
@@ -351,6 +383,10 @@ class Sequencer:
         self._crashes += 1
         self.state, self._in_doubt = None, True
         log.error("run_state_dropped", run=self.run.name, crashes=self._crashes, exc_info=error)
+
+
+def _freeze(state: State) -> tuple[Control, Arrays]:
+    return freeze(state.control, state.arrays)
 
 
 def _size(state: State) -> int:

@@ -60,6 +60,11 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that the store may use, as its settings said last; None where no limit is known."""
+        ...
+
     async def memory_pressure(self) -> float:
         """Used share of the store's memory limit, 0.0 to 1.0; 0.0 where there is none. Cached for about a second."""
         ...

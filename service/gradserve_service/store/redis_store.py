@@ -98,6 +98,11 @@ class RedisStore:
         for link in (self._link, self._bulk, self._blocking):
             await link.close()
 
+    @property
+    def memory_limit(self) -> int | None:
+        """maxmemory; None where it is 0."""
+        return (self._settings.maxmemory or None) if self._settings is not None else None
+
     async def memory_pressure(self) -> float:
         """used_memory / maxmemory."""
         now = time.monotonic()

@@ -40,6 +40,7 @@ class SqliteStore:
         self.kind: Literal["sqlite"] = "sqlite"
         self.url = f"sqlite:///{path}"
         self.durability: Durability = durability
+        self.memory_limit: int | None = None  # a disk has no limit that is known before it is met
         self.path = path
         self._lock = LockFile(path.with_name(f"{path.name}.lock"))
         self._files = ObjectFiles(path.with_name(f"{path.name}-objects"), sync=durability == "fsync")

@@ -34,7 +34,7 @@ class _Task:
 class DatabaseThread:
     """`submit` runs a function on the connection, inside a transaction.
 
-    The function may raise its own exceptions only before it writes; an sqlite3.Error undoes all it did.
+    What the function raises undoes all it did, and nothing of the others in its transaction.
     `failed` is called, in the thread, after a commit that may or may not have happened.
     """
 
@@ -104,12 +104,15 @@ class DatabaseThread:
         connection.execute("BEGIN IMMEDIATE")
         try:
             for task in batch:
+                connection.execute("SAVEPOINT task")
                 try:
                     task.result = task.work(connection)
                 except sqlite3.Error:
                     raise
                 except Exception as error:  # noqa: BLE001 - raised again where `submit` is awaited
                     task.error = error
+                    connection.execute("ROLLBACK TO task")  # a MemoryError may come between two rows
+                connection.execute("RELEASE task")
             connection.execute("COMMIT")
         except sqlite3.Error:
             if connection.in_transaction:

@@ -54,7 +54,8 @@ async def push_gradient(incoming: Incoming, send: Send) -> None:
     wanted = _wanted(incoming, media_type)
     run = await open_run(incoming)
     await run.check_room()
-    _check_json_fits(wanted, run.layout)
+    if wanted.representation and wanted.media_type == JSON:
+        _check_json_fits(await run.known_layout())
     with ExitStack() as budget:
         started = perf_counter()
         body = await read_body(incoming, run, form, budget)
@@ -91,8 +92,8 @@ def _wanted(incoming: Incoming, body_media_type: str) -> Wanted:
     return Wanted(representation, media_type, parse_dtype(incoming.query("dtype")))
 
 
-def _check_json_fits(wanted: Wanted, layout: Layout | None) -> None:
-    if wanted.representation and wanted.media_type == JSON and layout and layout.parameters > JSON_ELEMENTS_MAX:
+def _check_json_fits(layout: Layout | None) -> None:
+    if layout is not None and layout.parameters > JSON_ELEMENTS_MAX:
         raise refuse(
             "json-too-large",
             f"JSON holds at most {JSON_ELEMENTS_MAX} elements, the weights have {layout.parameters}: "

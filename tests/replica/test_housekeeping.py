@@ -1,0 +1,122 @@
+"""What a server does beside answering: it lets nothing pile up, and one request's trouble stays its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradserve.specs import PushFields, RunSpec
+from gradserve_service.replica import replica as replica_module
+from gradserve_service.replica.recovery import State
+from real_redis import RealRedis
+from replica.runs import a_run, push, refusal, server, tensor, whole_state
+
+SKIPPING = RunSpec.model_validate({"optimizer": "sgd", "non_finite": "skip"})
+
+
+async def test_a_skipped_gradient_leaves_no_payload(store_url: str) -> None:
+    """It is journaled without its payload, so what was uploaded early is removed."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas, 20_000, SKIPPING)
+        refs, put_object = [], replicas.store.put_object
+
+        async def watched(uid: str, pieces: Any) -> Any:
+            refs.append(await put_object(uid, pieces))
+            return refs[-1]
+
+        replicas.store.put_object = watched  # type: ignore[method-assign]
+        answer = await run.push("w0", 1, tensor(np.full(20_000, np.nan)), PushFields())
+        assert answer.outcome["outcome"] == "skipped"
+        await run.describe()  # one more turn of the queue: what is left behind is removed after the answer
+        for ref in refs:
+            with pytest.raises(KeyError):
+                await replicas.store.get_object(run.uid, ref)
+
+
+async def test_a_look_that_fails_is_refused_alone(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory for a copy of the slots: that reader is told to come later, the run goes on from the state it has."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+
+        def no_memory(state: State) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(replica_module, "slots_by_tensor", no_memory)
+            assert await refusal(run.optimizer_state()) == "backpressure"
+        assert (await push(run, 1)).outcome["version"] == 1
+        await whole_state(run)
+
+
+async def test_a_look_between_pushes_is_of_one_position(store_url: str) -> None:
+    """The version, the step and the head that slots are answered with belong together, whatever is in the batch."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        asked = [push(run, 1), run.optimizer_state(), push(run, 2), run.optimizer_state(), push(run, 3)]
+        _, first, _, second, _ = await asyncio.gather(*asked)
+        journal = await replicas.store.read(run.uid, after=0, limit=10)
+        for said in (first[2], second[2]):
+            (position,) = [record.position for record in journal if record.hash.hex() == said["head"]]
+            assert said["version"] == said["step"] == str(position - 1)  # the first entry is the load
+
+
+async def test_runs_asked_for_longest_ago_leave_memory(store_url: str) -> None:
+    """States together stay within their bytes; a run that was dropped answers as before."""
+    async with server(store_url, states_bytes_max=100_000) as replicas:
+        runs = [await a_run(replicas, 1_000, name=f"run{i}") for i in range(20)]
+        answer = await push(runs[-1], 1, size=1_000)
+        assert replicas.describe_server()["runs_in_memory"] <= 10
+        assert (await push(await replicas.open("run0"), 1, size=1_000)).outcome["version"] == 1
+        again = await push(await replicas.open("run19"), 1, size=1_000)
+        assert again.outcome["outcome"] == "duplicate"
+        assert again.published.etag == answer.published.etag
+
+
+async def test_a_drain_under_load_leaves_a_whole_snapshot(store_url: str) -> None:
+    """Pushes on their way are answered or refused, and the next server starts from the same bytes."""
+    async with server(store_url, inline_parameters_max=0) as replicas:
+        run = await a_run(replicas, 20_000)
+        pushes = [asyncio.ensure_future(push(run, 1, worker=f"w{i}", size=20_000)) for i in range(8)]
+        await asyncio.sleep(0)
+        await replicas.drain()
+        await asyncio.gather(*pushes, return_exceptions=True)
+        acknowledged = [each.result().outcome["version"] for each in pushes if each.exception() is None]
+    async with server(store_url) as replicas:
+        run = await replicas.open("run")
+        (snapshot,) = await replicas.store.snapshots(run.uid)
+        assert snapshot.position == (await replicas.store.head(run.uid)).position
+        assert (await run.describe())["version"] == len(acknowledged)
+
+
+async def test_a_small_redis_gets_its_snapshots_before_it_is_full() -> None:
+    """The journal is cut at a quarter of the store's memory, however much less than usual that is."""
+    with RealRedis(maxmemory="48mb") as redis:
+        async with server(redis.url) as replicas:
+            run = await a_run(replicas, 250_000)
+            for sequence in range(1, 40):  # 1 MB each: without snapshots they would not fit
+                await push(run, sequence, size=250_000)
+                while await replicas.store.memory_pressure() > 0.7 and not await replicas.store.snapshots(run.uid):
+                    await run.describe()
+            assert await replicas.store.snapshots(run.uid)
+
+
+@pytest.mark.parametrize("place", [20, -5])
+async def test_a_damaged_payload_sets_the_run_aside(tmp_path: Path, place: int) -> None:
+    """A flipped byte in a payload's header or in its data is found at recovery, told, and never applied."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    async with server(url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        row, inline = database.execute("SELECT rowid, inline FROM entries ORDER BY place DESC LIMIT 1").fetchone()
+        damaged = bytearray(inline)
+        damaged[place] ^= 1
+        database.execute("UPDATE entries SET inline = ? WHERE rowid = ?", (bytes(damaged), row))
+    database.close()
+    async with server(url) as replicas:
+        assert await refusal((await replicas.open("run")).weights()) == "quarantined"
