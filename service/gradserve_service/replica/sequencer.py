@@ -226,14 +226,16 @@ class Sequencer:
         where they were decided. If not, the next round decides again on a state closer to the store's."""
         if not records:
             return self._at(state, await self._store.head(self.run.uid))
-        for proposal, verdict in decided:
-            proposal.object_named |= isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))
+        named = [proposal for proposal, verdict in decided if _brings_payload(verdict) and not proposal.object_named]
+        for proposal in named:
+            proposal.object_named = True
         started = perf_counter()
         try:
             result = await self._store.append(self.run.uid, Head(state.control.position, state.control.head), records)
         except StoreFull:
-            for proposal, _ in decided:  # nothing was written, so nothing names them
+            for proposal in named:  # this append wrote nothing; one before it, without a reply, still may have
                 proposal.object_named = False
+            for proposal, _ in decided:
                 await self._discard(proposal)
             raise
         except StoreUnavailable:
@@ -383,6 +385,10 @@ class Sequencer:
         self._crashes += 1
         self.state, self._in_doubt = None, True
         log.error("run_state_dropped", run=self.run.name, crashes=self._crashes, exc_info=error)
+
+
+def _brings_payload(verdict: Verdict) -> bool:
+    return isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))
 
 
 def _freeze(state: State) -> tuple[Control, Arrays]:
