@@ -61,17 +61,21 @@ class Evidence:
         return found
 
     @cached_property
-    def lost_at(self) -> dict[str, int]:
-        """For each gradient that left the chain: the tick of the last time that it did."""
-        found: dict[str, int] = {}
-        heads = self.archive.heads
-        for (_, before), (tick, after) in pairwise(heads):
+    def losses(self) -> dict[str, list[int]]:
+        """The ticks at which each gradient left the chain; a late copy may have brought it back in between."""
+        found: dict[str, list[int]] = {}
+        for (_, before), (tick, after) in pairwise(self.archive.heads):
             node: Node | None = before
             while node is not None and node.position > after.position:
                 if node.header["kind"] == "push":
-                    found[node.header["digest"]] = tick
+                    found.setdefault(node.header["digest"], []).append(tick)
                 node = node.parent
         return found
+
+    def lost_at(self, digest: str, acknowledged: int) -> int | None:
+        """When the gradient was lost that was acknowledged at that tick: the loss may be faster than the word."""
+        losses = self.losses.get(digest, [])
+        return next((tick for tick in losses if tick > acknowledged), losses[-1] if losses else None)
 
     def heads_while(self, begin: int, end: int) -> Iterator[Node]:
         """What the head was at some moment of these ticks."""

@@ -39,6 +39,7 @@ class Mix:
     worker_kill_seconds: float = NEVER
     zombies: float = 0.5  # share of killed workers that were only paused
     # people
+    readers: int = 1
     operator_seconds: float = NEVER
     delete_seconds: float = NEVER  # the run is deleted, and made anew by its workers
     guest_seconds: float = NEVER  # workers that come for a few items and leave for good
@@ -82,6 +83,8 @@ MIXES: dict[str, Mix] = {
         worker_kill_seconds=1.5,
         zombies=0.9,
         guest_seconds=0.6,
+        store_stall=0.1,
+        stall_seconds=0.5,
         request_lost=0.05,
         answer_lost=0.05,
         copied=0.15,
@@ -97,15 +100,15 @@ MIXES: dict[str, Mix] = {
         operator_seconds=3.0,
     ),
     "store-full": _mixed(STORE, store_full=0.1, outage_seconds=2.0, copied=0.05),
-    "slow-store": Mix(store_stall=0.2, stall_seconds=0.6, other_server=0.2, copied=0.05),
-    "ghosts": Mix(store_ghost=0.2, store_unanswered=0.05, other_server=0.2),
+    "slow-store": Mix(store_stall=0.4, stall_seconds=0.3, other_server=0.3, copied=0.05, readers=5),
+    "ghosts": Mix(store_ghost=0.12, store_full=0.06, other_server=0.2),
     "people": Mix(operator_seconds=0.7, copied=0.4, copy_seconds=2.0, answer_lost=0.05, store_stall=0.02),
     "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
     "recreate": Mix(
-        delete_seconds=5.0,
+        delete_seconds=1.5,
         operator_seconds=2.0,
         request_lost=0.05,
-        answer_lost=0.03,
+        answer_lost=0.1,
         copied=0.6,
         copy_seconds=2.0,
         kill_seconds=6.0,

@@ -44,12 +44,13 @@ def changed_once(e: Evidence) -> Iterator[str]:
     for history in e.histories:
         seen: set[str] = set()
         for node in history:
-            name = node.header.get("key") or (node.header["digest"] if node.header["kind"] == "load" else "")
-            if e.ledger.keys.get(name, node.uid) != node.uid:
-                yield f"{node.header['kind']} {name} at {node.position} was meant for another run"
-            if name in seen:
-                yield f"{node.header['kind']} {name} again at {node.position}"
-            seen |= {name} if name else set()
+            kind, key = node.header["kind"], node.header.get("key")
+            names = {name for name in (key, node.header["digest"] if kind == "load" else None) if name}
+            if any(e.ledger.keys.get(name, node.uid) != node.uid for name in names):
+                yield f"{kind} {key} at {node.position} was meant for another run"
+            if names & seen:
+                yield f"{kind} {min(names & seen)} again at {node.position}"
+            seen |= names
 
 
 def deleted_as_asked(e: Evidence) -> Iterator[str]:
@@ -74,21 +75,24 @@ def untold(e: Evidence) -> Iterator[tuple[str, str]]:
     for digest, gradient in e.ledger.gradients.items():
         if gradient.acknowledged is None or digest in kept:
             continue
-        if digest not in e.lost_at:
+        lost = e.lost_at(digest, gradient.acknowledged)
+        if lost is None:
             yield digest, f"{gradient.worker} was told {gradient.outcome}, and it never was on the chain"
             continue
-        if gradient.worker in e.ledger.gone and e.lost_at[digest] > e.ledger.asked_to_leave(gradient.worker):
+        if gradient.worker in e.ledger.gone and lost > e.ledger.asked_to_leave(gradient.worker):
             continue  # nobody is left who could be told
         # Who sends no `after` cannot be told when another of its gradients has taken the lost one's sequence.
-        if not _told(e, gradient) and (gradient.says_after or (gradient.worker, gradient.sequence) not in sequences):
+        if not _told(e, gradient, lost) and (
+            gradient.says_after or (gradient.worker, gradient.sequence) not in sequences
+        ):
             yield digest, f"push {gradient.sequence} of {gradient.worker} is lost, and the worker was not told"
 
 
-def _told(e: Evidence, gradient: Gradient) -> bool:
+def _told(e: Evidence, gradient: Gradient, lost: int) -> bool:
     """Whether the worker learned where the run stands after the loss: the process that had the gradient's
     acknowledgement (and has it still when it is told), or the one that replaced it."""
     assert gradient.acknowledged is not None
-    lost, known = e.lost_at[gradient.digest], gradient.acknowledged
+    known = gradient.acknowledged
     notices = [notice for notice in e.ledger.notices if notice.worker == gradient.worker]
     after_the_loss = [n.tick for n in notices if n.kind in ("registered", "rewound") and n.tick > lost]
     replaced = any(n.kind == "fenced" and n.instance == gradient.instance and n.tick > known for n in notices)

@@ -20,7 +20,7 @@ from .servers import Server
 T = TypeVar("T")
 LATENCY_SECONDS = 0.01  # mean, each way
 SILENCE_SECONDS = 8.0  # the longest that a client waits for an answer
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 180.0  # of the SDK with one request; 600 outside
 
 
 class Network:

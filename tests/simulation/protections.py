@@ -80,7 +80,7 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("an image's digest is verified", switches.no_image_digest, "kills", 0),
     _row("a bad image falls back to the one before", switches.newest_image_only, "kills", 0),
     _row("a snapshot copies the slots", switches.share_slots, "calm", 0),
-    _row("publish compares the newest snapshot", _disk(publish_expected=False), "kills", 0),
+    _row("publish compares the newest snapshot", _disk(publish_expected=False), "slow-store", 0),
     _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 0),
     _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),
     # the SDK
