@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would spin on the server's cores
 
 import numpy as np
 import torch

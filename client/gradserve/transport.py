@@ -20,11 +20,10 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
-import numpy as np
 
 from .errors import GradserveError, ServerUnreachable, UnexpectedAnswer
 from .messages import Request, Response
-from .wire import allocate
+from .wire import Buffers
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 120.0  # between two pieces of an answer or of an upload; what a long-poll may wait comes on top
@@ -64,6 +63,7 @@ class HttpTransport:
         self._headers = [(b"Host", b"localhost" if socket_path else parts.netloc.rpartition("@")[2].encode())]
         self._headers += [(b"User-Agent", user_agent.encode())]
         self._headers += [(b"Authorization", f"Bearer {token}".encode())] if token else []
+        self._buffers = Buffers(spare=1)  # the weights before these: their memory is the next answer's
         self._transport = httpx.HTTPTransport(
             verify=verify if parts.scheme == "https" else False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
@@ -101,7 +101,7 @@ class HttpTransport:
         answer = self._transport.handle_request(outgoing)  # type: ignore[arg-type]
         try:
             fields = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.raw}
-            content = _read(answer, fields)
+            content = _read(answer, fields, self._buffers)
             self.bytes_received += len(content)
             return Response(answer.status_code, fields, content)
         finally:
@@ -162,7 +162,7 @@ class _Body(httpx.SyncByteStream):
         yield b"".join(waiting)
 
 
-def _read(answer: httpx.Response, fields: dict[str, str]) -> bytes | memoryview:
+def _read(answer: httpx.Response, fields: dict[str, str], buffers: Buffers) -> bytes | memoryview:
     """The whole body; of announced length, in one 64-byte aligned block."""
     if fields.get("content-encoding", "identity") != "identity":
         raise UnexpectedAnswer(
@@ -172,7 +172,7 @@ def _read(answer: httpx.Response, fields: dict[str, str]) -> bytes | memoryview:
     if answer.status_code in BODILESS or "content-length" not in fields:
         return b"".join(answer.stream)
     size = int(fields["content-length"])
-    buffer = allocate(-(-size // 4)).view(np.uint8).data[:size]
+    buffer = buffers.lend(-(-size // 4)).data.cast("B")[:size]
     filled = 0
     for chunk in answer.stream:
         buffer[filled : filled + len(chunk)] = chunk

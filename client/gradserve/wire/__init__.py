@@ -23,6 +23,7 @@ from .bounds import (
     RESERVED_PREFIX,
     TENSORS_MAX,
 )
+from .buffers import Buffers
 from .frames import Frame, decode_frame, encode_frame
 from .layout import Layout, check_user_names
 from .nested import frame_from_json, tensors_to_json
@@ -43,6 +44,7 @@ __all__ = [
     "RANK_MAX",
     "RESERVED_PREFIX",
     "TENSORS_MAX",
+    "Buffers",
     "Frame",
     "Layout",
     "allocate",

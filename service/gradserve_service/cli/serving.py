@@ -71,6 +71,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket], announce: Ann
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here looks at the client's address
         timeout_keep_alive=replicas.limits.idle_connection_seconds,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         backlog=BACKLOG,

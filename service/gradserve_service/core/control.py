@@ -64,6 +64,7 @@ class Creation:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Creation:
+        """The inverse of `to_bytes`."""
         value = json.loads(raw)
         return cls(
             RunSpec.model_validate(value["spec"]),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gradserve.problems import Refused
-from gradserve.wire import Frame, decode_frame
+from gradserve.wire import Buffers, Frame, decode_frame
 
 from ..core.arrays import Arrays, Float32, update
 from ..core.blocks import RunAll, in_turn
@@ -22,7 +22,6 @@ from ..core.image import DamagedImage, decode_image
 from ..core.machine import advance
 from ..store.protocols import Store
 from ..store.records import CatalogueRecord, Record, SnapshotRecord
-from .buffers import Buffers
 from .threads import Threads
 
 T = TypeVar("T")

@@ -13,6 +13,7 @@ import structlog
 
 from gradserve.problems import Refused, Rejection, refuse
 from gradserve.specs import RunSpec
+from gradserve.wire import Buffers
 
 from ..core.control import Creation
 from ..core.entries import genesis_hash
@@ -20,7 +21,6 @@ from ..limits import Limits
 from ..store.protocols import Store, StoreFull, StoreUnavailable, StoreUnfit
 from ..store.records import DURABILITY_LEVELS, CatalogueRecord, Durability
 from .budget import Budget
-from .buffers import Buffers
 from .recovery import Workshop
 from .replica import Replica
 from .sequencer import DRAINING, Sequencer
@@ -29,6 +29,7 @@ from .threads import Threads
 
 log = structlog.get_logger("gradserve.replicas")
 REOPENED = Rejection("store-unavailable", "the server opens the run of this name anew: send the same again")
+SPARE_BUFFERS = 2  # the next weights and one body of the largest run
 STORE_RETRY_SECONDS = 0.5  # between attempts to reach a store that was not there at start
 
 
@@ -54,7 +55,7 @@ class Replicas:
         self._clock = clock
         self._new_uid = new_uid
         self._threads = threads or Threads()
-        self._shop = Workshop(self._threads, Buffers(), self.limits.inline_parameters_max)
+        self._shop = Workshop(self._threads, Buffers(SPARE_BUFFERS), self.limits.inline_parameters_max)
         self._budget = Budget(self.limits.bodies_bytes_max)
         self._open: OrderedDict[str, tuple[Replica, Sequencer]] = OrderedDict()  # the last asked for last
         self._connecting: asyncio.Task[None] | None = None

@@ -16,17 +16,17 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from gradserve.wire import allocate
+from .numbers import allocate
 
 POOLED_BYTES_MIN = 1 << 20  # smaller buffers come faster from the allocator
 ROUNDED_ELEMENTS = 256 << 10  # sizes are rounded up to 1 MiB, so that a body fits where weights of its run were
-SPARE_LARGEST_MAX = 2  # what lies ready is at most this many times the largest: the next weights and one body
 
 
 class Buffers:
-    """A pool of float32 buffers, for any thread."""
+    """A pool of float32 buffers, for any thread. What lies ready is at most `spare` times the largest."""
 
-    def __init__(self) -> None:
+    def __init__(self, spare: int) -> None:
+        self._spare_max = spare
         self._spare: deque[memoryview] = deque()  # the latest returned last
         self._lent: dict[int, weakref.ref[NDArray[np.float32]]] = {}
         self._taking = Lock()  # held by whoever removes spares; returning needs none, for it may happen anywhere
@@ -62,7 +62,7 @@ class Buffers:
         self._spare.append(memory)
         if self._taking.acquire(blocking=False):
             try:
-                allowed = SPARE_LARGEST_MAX * max(spare.nbytes for spare in tuple(self._spare))
+                allowed = self._spare_max * max(spare.nbytes for spare in tuple(self._spare))
                 while self.spare_bytes > allowed:
                     self._spare.popleft()
             finally:

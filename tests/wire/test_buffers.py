@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradserve_service.replica.buffers import Buffers
+from gradserve.wire import Buffers
 
 LARGE = 1 << 20  # elements
 
 
 def test_memory_is_reused_once_nothing_refers_to_it() -> None:
     """A buffer that was let go is the next one lent."""
-    buffers = Buffers()
+    buffers = Buffers(spare=2)
     first = buffers.lend(LARGE)
     place = first.ctypes.data
     del first
@@ -20,7 +20,7 @@ def test_memory_is_reused_once_nothing_refers_to_it() -> None:
 
 def test_a_view_of_a_view_keeps_the_memory() -> None:
     """Neither a NumPy view nor a memoryview of one sees its memory lent again."""
-    buffers = Buffers()
+    buffers = Buffers(spare=2)
     array = buffers.lend(LARGE)
     array.fill(1)
     view, raw = array[5:10][1:], memoryview(array.data)[3:7]
@@ -34,7 +34,7 @@ def test_a_view_of_a_view_keeps_the_memory() -> None:
 
 def test_spare_memory_is_at_most_twice_the_largest_buffer() -> None:
     """However many buffers of however many sizes come back."""
-    buffers = Buffers()
+    buffers = Buffers(spare=2)
     held = [buffers.lend(LARGE + 300_000 * i) for i in range(6)] + [buffers.lend(LARGE) for _ in range(6)]
     largest = max(array.nbytes for array in held)
     del held
@@ -43,7 +43,7 @@ def test_spare_memory_is_at_most_twice_the_largest_buffer() -> None:
 
 def test_a_body_fits_where_the_weights_of_its_run_were() -> None:
     """A few bytes more than a multiple of the run's size do not need another buffer."""
-    buffers = Buffers()
+    buffers = Buffers(spare=2)
     weights = buffers.lend(25_000_000)
     place = weights.ctypes.data
     del weights
