@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from simulation.faults import MIXES  # noqa: E402 - it is no installed package
-from simulation.protections import PROTECTIONS, Protection  # noqa: E402
-from simulation.world import Report, simulate  # noqa: E402
+from simulation.faults import MIXES
+from simulation.protections import PROTECTIONS, Protection
+from simulation.world import Report, simulate
 
 PROGRESS_EVERY = 100  # seeds
 

@@ -150,7 +150,7 @@ class Disk:
         named = [record.object for record in records if record.object is not None]
         missing = [ref.id for ref in named if self._object(run, ref) is None]
         if missing and self.checks.objects_complete:
-            return ObjectsMissing(tuple(missing))
+            return ObjectsMissing(tuple(dict.fromkeys(missing)))
         entries = {**run.entries, **{record.position: _settled(record) for record in records}}
         head = Head(records[-1].position, records[-1].hash)
         payloads = [self._payload(run, record) for record in records]
@@ -246,7 +246,9 @@ class Disk:
 
     def trim(self, uid: str) -> int:
         """See `Store.trim`."""
-        run = self._run(uid)
+        run = self.contents.runs.get(uid)
+        if run is None or run.deleted:
+            return 0
         if len(run.snapshots) < 2 and (self.checks.trim_to_previous or not run.snapshots):
             return 0
         upto = run.snapshots[1 if self.checks.trim_to_previous else 0].position

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from random import Random
+from typing import Literal
 
 NEVER = 0.0
+Kind = Literal["read", "write", "removal"]
+KINDS: dict[Kind, tuple[str, ...]] = {"read": (), "write": ("ghost", "full"), "removal": ("ghost",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,13 @@ class Mix:
     store_unanswered: float = NEVER
     store_ghost: float = NEVER
     store_stall: float = NEVER
-    stall_seconds: float = 6.0  # how long, at most
+    stall_seconds: float = 4.0  # how long, at most
     store_full: float = NEVER
     outage_seconds: float = NEVER  # one server, or all, cannot reach the store for a while
     # the store's memory
     tail_seconds: float = NEVER
     tail_writes: int = 8  # how far back it may go
+    tails_with_zombies: float = NEVER  # share of replaced processes that a lost tail goes with
     damage_seconds: float = NEVER  # the newest snapshot's image
     object_ttl_seconds: float = 30.0
     # servers
@@ -47,7 +51,7 @@ class Mix:
 
 
 NETWORK = Mix(request_lost=0.06, answer_lost=0.06, copied=0.12, other_server=0.1)
-STORE = Mix(store_lost=0.03, store_unanswered=0.03, store_ghost=0.03, store_stall=0.01)
+STORE = Mix(store_lost=0.03, store_unanswered=0.03, store_ghost=0.05, store_stall=0.01)
 REWINDING = Mix(
     tail_seconds=2.5, tail_writes=16, worker_kill_seconds=2.0, zombies=0.7, operator_seconds=4.0, guest_seconds=3.0
 )
@@ -68,7 +72,7 @@ MIXES: dict[str, Mix] = {
         request_lost=0.02,
         answer_lost=0.02,
         copied=0.1,
-        store_ghost=0.02,
+        store_ghost=0.04,
         store_stall=0.02,
         kill_seconds=2.0,
         worker_kill_seconds=2.5,
@@ -82,6 +86,7 @@ MIXES: dict[str, Mix] = {
         tail_writes=6,
         worker_kill_seconds=1.5,
         zombies=0.9,
+        tails_with_zombies=0.6,
         guest_seconds=0.6,
         store_stall=0.1,
         stall_seconds=0.5,
@@ -101,7 +106,7 @@ MIXES: dict[str, Mix] = {
     ),
     "store-full": _mixed(STORE, store_full=0.1, outage_seconds=2.0, copied=0.05),
     "slow-store": Mix(store_stall=0.4, stall_seconds=0.3, other_server=0.3, copied=0.05, readers=5),
-    "ghosts": Mix(store_ghost=0.12, store_full=0.06, other_server=0.2),
+    "ghosts": Mix(store_ghost=0.25, store_full=0.06, other_server=0.2, operator_seconds=0.5),
     "people": Mix(operator_seconds=0.7, copied=0.4, copy_seconds=2.0, answer_lost=0.05, store_stall=0.02),
     "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
     "recreate": Mix(
@@ -112,7 +117,7 @@ MIXES: dict[str, Mix] = {
         copied=0.6,
         copy_seconds=2.0,
         kill_seconds=6.0,
-        store_ghost=0.02,
+        store_ghost=0.2,
     ),
     "everything": _mixed(
         NETWORK,
@@ -141,14 +146,14 @@ class Faults:
         """One more of that kind."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
-    def of_store(self, server: str, random: Random, *, writes: bool) -> str | None:
-        """What becomes of a store operation."""
+    def of_store(self, server: str, random: Random, kind: Kind) -> str | None:
+        """What becomes of a store operation. A read that arrives late is a lost one; removals need no memory."""
         draw = random.random()
         if self.over:
             return None
         if self.unreachable.get(server):
             return "lost"
-        kinds = ["lost", "unanswered", "ghost", "stall", *(["full"] if writes else [])]
+        kinds = ["lost", "unanswered", "stall", *KINDS[kind]]
         return self._drawn(draw, "store", kinds)
 
     def of_request(self, random: Random) -> str | None:

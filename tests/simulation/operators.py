@@ -11,7 +11,7 @@ import numpy as np
 
 from gradserve.errors import GradserveError, RunDeleted, ServerUnreachable
 from gradserve.flows import RunKey, configure_flow, delete_flow, pull_flow
-from gradserve.messages import Flow, Request, Response, ask
+from gradserve.messages import Flow, Headers, Request, Response, ask
 from gradserve.wire import MEDIA_TYPE, encode_frame
 
 from .ledger import Ledger
@@ -22,8 +22,9 @@ from .workers import RUN
 class Operator:
     """Changes the learning rate, pauses and resumes, replaces the weights; every change with a key of its own."""
 
-    def __init__(self, client: Client, ledger: Ledger, random: Random) -> None:
+    def __init__(self, client: Client, ledger: Ledger, random: Random, *, no_copies: bool) -> None:
         self._client, self._ledger, self._random = client, ledger, random
+        self._no_copies = no_copies  # the network delivers what is sent once at most once
         self._changes = 0
         self._numbers = np.random.default_rng(random.getrandbits(63))
 
@@ -33,7 +34,7 @@ class Operator:
         if description is None or not description["initialised"]:
             return
         run = RunKey(RUN, description["uid"])
-        kind = self._random.choice(("lr", "weights-if-match", "weights-key", "pause"))
+        kind = self._random.choice(("lr", "if-match", "keyed", "pause", *(["bare"] * 4 if self._no_copies else [])))
         try:
             if kind == "lr":
                 await self._client.run(configure_flow(run, {"optimizer": {"lr": self._lr()}}, self._key(run)))
@@ -41,7 +42,7 @@ class Operator:
                 await self._client.run(configure_flow(run, {"state": "paused"}, self._key(run)))
                 await asyncio.sleep(self._random.uniform(0.0, 1.0))
             else:
-                await self._replace_weights(run, keyed=kind == "weights-key")
+                await self._replace_weights(run, kind)
         except GradserveError as error:
             if isinstance(error, ServerUnreachable):
                 raise
@@ -67,13 +68,21 @@ class Operator:
         if description is not None and description["state"] != "running":
             await self.resume(RunKey(RUN, description["uid"]))
 
-    async def _replace_weights(self, run: RunKey, *, keyed: bool) -> None:
+    async def _replace_weights(self, run: RunKey, kind: str) -> None:
+        """New weights, repeated until they are answered; bare ones (no key, no condition) are sent once."""
         held = await self._client.run(pull_flow(run))
         vector = self._numbers.standard_normal(held.layout.parameters).astype(np.float32)
-        condition = ("Idempotency-Key", self._key(run)) if keyed else ("If-Match", held.etag)
-        headers = (("Content-Type", MEDIA_TYPE), ("Accept", "application/json"), condition, *run.guard)
+        headers: Headers = (("Content-Type", MEDIA_TYPE), ("Accept", "application/json"), *run.guard)
+        if kind == "keyed":
+            headers += (("Idempotency-Key", self._key(run)),)
+        elif kind == "if-match":
+            headers += (("If-Match", held.etag),)
         request = Request("PUT", f"{run.path}/weights", headers, tuple(encode_frame(held.layout, vector)))
-        await self._client.run(ask(request))
+        if kind != "bare":
+            await self._client.run(ask(request))
+            return
+        with contextlib.suppress(ServerUnreachable):
+            await self._client.send(request)
 
     def _lr(self) -> float:
         return round(self._random.uniform(0.001, 0.1), 6)

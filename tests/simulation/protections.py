@@ -14,7 +14,7 @@ from functools import partial
 from . import switches
 from .world import Report, simulate
 
-SEEDS_MAX = 60  # within which a switched-off protection has to be missed
+SEEDS_MAX = 150  # within which a switched-off protection has to be missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +47,33 @@ def _disk(**checks: bool) -> Callable[[], contextlib.AbstractContextManager[obje
 PROTECTIONS: tuple[Protection, ...] = (
     # the rules
     _row("a repeated push is recognised", switches.no_duplicates, "network", 0),
-    _row("a sequence names one gradient", switches.any_digest, "network", 0),
-    _row("receipts (after)", switches.no_receipts, "rewinds", 0),
+    _row("a sequence names one gradient", switches.any_digest, "network", 10),
+    _row("receipts (after)", switches.no_receipts, "rewinds", 2),
     _row("generations are compared", switches.no_generations, "pauses", 0),
-    _row("superseded instances are remembered", switches.no_superseded, "kills", 0),
-    _row("the same instance again is a heartbeat", switches.always_join, "kills", 0),
+    _row("superseded instances are remembered", switches.no_superseded, "kills", 1),
+    _row("the same instance again is a heartbeat", switches.always_join, "kills", 1),
     _row("the base ETag is compared", switches.no_base_etag, "rewinds", 0),
     _row("an ETag has a part of the hash", switches.etag_is_version, "lost-tail", 0),
-    _row("leaving is checked as a push is", switches.leave_unchecked, "rewinds", 0),
-    _row("new weights raise base_floor", switches.no_floor_after_load, "people", 0),
+    _row("leaving is checked as a push is", switches.leave_unchecked, "rewinds", 2),
+    _row("new weights raise base_floor", switches.no_floor_after_load, "people", 2),
     _row("a forgotten row raises base_floor", switches.no_floor_after_forgetting, "crowd", 0),
     _row("idempotency keys", switches.no_keys, "people", 0),
-    _row("the first weights win on the chain", switches.loads_without_condition, "people", 0),
+    _row("the first weights win on the chain", switches.loads_without_condition, "people", 5),
+    _row("a change without a key gets one", switches.no_key_of_its_own, "ghosts", 1),
     # which run
     _row("a change names its run by uid", switches.no_run_guard, "recreate", 0),
     _row("delete compares the uid", _disk(delete_uid=False), "recreate", 0),
     _row("create keeps a living run", _disk(name_is_free=False), "network", 0),
     # the run's task
     _row("append compares the head", _disk(head_hash=False, head_position=False), "network", 0),
-    _row("append compares hashes, not positions", _disk(head_hash=False), "rewinds", 0),
-    _row("append checks that objects are complete", _disk(objects_complete=False), "pauses", 0),
+    _row("append compares hashes, not positions", _disk(head_hash=False), "rewinds", 1),
+    _row("append checks that objects are complete", _disk(objects_complete=False), "pauses", 2),
     _row("a lost reply is looked up, not appended again", switches.append_again, "network", 0),
     _row("append comes before the answer", switches.answer_first, "network", 0),
-    _row("tentative state is adopted after the append", switches.adopt_first, "network", 0),
-    _row("answers without an append check the head", switches.no_head_check, "network", 0),
-    _row("reads check the head", switches.no_fresh_reads, "network", 0),
-    _row("a head read starts after its request", switches.old_head_reads, "slow-store", 0),
+    _row("tentative state is adopted after the append", switches.adopt_first, "network", 5),
+    _row("answers without an append check the head", switches.no_head_check, "network", 1),
+    _row("reads check the head", switches.no_fresh_reads, "network", 1),
+    _row("a head read starts after its request", switches.old_head_reads, "slow-store", 1),
     _row("a state of a lost history is dropped", switches.keep_lost_state, "lost-tail", 0),
     _row("an object that the chain may name stays", switches.discard_named, "ghosts", 0),
     # snapshots and recovery
@@ -80,7 +81,7 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("an image's digest is verified", switches.no_image_digest, "kills", 0),
     _row("a bad image falls back to the one before", switches.newest_image_only, "kills", 0),
     _row("a snapshot copies the slots", switches.share_slots, "calm", 0),
-    _row("publish compares the newest snapshot", _disk(publish_expected=False), "slow-store", 0),
+    _row("publish compares the newest snapshot", _disk(publish_expected=False), "slow-store", 1),
     _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 0),
     _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),
     # the SDK

@@ -30,12 +30,12 @@ from gradserve_service.store.records import (
 )
 
 from .disk import Disk
-from .faults import Faults
+from .faults import Faults, Kind
 from .loop import Program, VirtualLoop
 
 T = TypeVar("T")
 LATENCY_SECONDS = 0.002  # mean, each way
-GHOST_SECONDS_MAX = 6.0
+GHOST_SECONDS_MAX = 4.0
 GIVE_UP_SECONDS = 1.0  # a client's patience with a reply
 
 
@@ -75,7 +75,7 @@ class SimStore:
 
     async def create(self, record: CatalogueRecord) -> CatalogueRecord:
         """See `Store.create`."""
-        return await self._do("create", lambda: self.disk.create(record), writes=True)
+        return await self._do("create", lambda: self.disk.create(record), "write")
 
     async def find(self, name: str) -> CatalogueRecord | None:
         """See `Store.find`."""
@@ -87,7 +87,7 @@ class SimStore:
 
     async def delete(self, name: str, uid: str) -> bool:
         """See `Store.delete`."""
-        return await self._do("delete", lambda: self.disk.delete(name, uid))
+        return await self._do("delete", lambda: self.disk.delete(name, uid), "removal")
 
     async def head(self, uid: str) -> Head:
         """See `Store.head`."""
@@ -95,7 +95,7 @@ class SimStore:
 
     async def append(self, uid: str, expected: Head, records: Sequence[Record]) -> AppendResult:
         """See `Store.append`."""
-        return await self._do("append", lambda: self.disk.append(uid, expected, records), writes=True)
+        return await self._do("append", lambda: self.disk.append(uid, expected, records), "write")
 
     async def read(self, uid: str, *, after: int, limit: int) -> list[Record]:
         """See `Store.read`."""
@@ -114,7 +114,7 @@ class SimStore:
     async def put_object(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:
         """See `Store.put_object`."""
         content = b"".join(bytes(piece) for piece in pieces)
-        return await self._do("put_object", lambda: self.disk.put_object(uid, content), writes=True)
+        return await self._do("put_object", lambda: self.disk.put_object(uid, content), "write")
 
     async def get_object(self, uid: str, ref: ObjectRef) -> memoryview:
         """See `Store.get_object`."""
@@ -122,7 +122,7 @@ class SimStore:
 
     async def discard_object(self, uid: str, ref: ObjectRef) -> None:
         """See `Store.discard_object`."""
-        await self._do("discard_object", lambda: self.disk.discard_object(uid, ref))
+        await self._do("discard_object", lambda: self.disk.discard_object(uid, ref), "removal")
 
     async def snapshots(self, uid: str) -> list[SnapshotRecord]:
         """See `Store.snapshots`."""
@@ -130,17 +130,17 @@ class SimStore:
 
     async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
         """See `Store.publish`."""
-        return await self._do("publish", lambda: self.disk.publish(uid, expected, snapshot), writes=True)
+        return await self._do("publish", lambda: self.disk.publish(uid, expected, snapshot), "write")
 
     async def trim(self, uid: str) -> int:
         """See `Store.trim`."""
-        return await self._do("trim", lambda: self.disk.trim(uid))
+        return await self._do("trim", lambda: self.disk.trim(uid), "removal")
 
     # The way there and back
 
-    async def _do(self, name: str, execute: Callable[[], T], *, writes: bool = False) -> T:
+    async def _do(self, name: str, execute: Callable[[], T], kind: Kind = "read") -> T:
         """Send one operation, wait for its reply."""
-        fault = self.faults.of_store(self.program.name, self.random, writes=writes)
+        fault = self.faults.of_store(self.program.name, self.random, kind)
         there, back = self._latency(), self._latency()
         if fault == "full":
             await asyncio.sleep(there + back)
@@ -151,7 +151,7 @@ class SimStore:
         if fault in ("ghost", "lost"):
             patience = self.random.uniform(0.0, GIVE_UP_SECONDS)
             if fault == "ghost":
-                late = self._latency() if self.random.random() < 0.5 else self.random.uniform(0.0, GHOST_SECONDS_MAX)
+                late = self._late()
                 self._at_disk(patience + late, execute)
             await asyncio.sleep(patience)
             raise StoreUnavailable(f"{name} was not answered")
@@ -163,6 +163,11 @@ class SimStore:
         if isinstance(reply, Exception):
             raise reply
         return reply  # type: ignore[no-any-return]
+
+    def _late(self) -> float:
+        """How long after its sender has given it up a ghost arrives: mostly while the sender looks for it."""
+        soon = self.random.random() < 0.7
+        return 2 * (self._latency() + self._latency()) if soon else self.random.uniform(0.0, GHOST_SECONDS_MAX)
 
     def _latency(self) -> float:
         return self.random.expovariate(1 / LATENCY_SECONDS)

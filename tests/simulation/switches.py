@@ -37,6 +37,7 @@ from . import disk
 from .store import SimStore
 
 Off = Iterator[None]
+UID_DIGITS = 32  # what a server makes up has as many; the operator's keys are words
 
 
 # The rules
@@ -157,6 +158,21 @@ def no_keys() -> Off:
 
     with _decided(Configure, change), _decided(Load, change):
         yield
+
+
+def no_key_of_its_own() -> Any:
+    """A change that came without a key is known by nothing when it is decided again."""
+
+    @contextmanager
+    def off() -> Off:
+        with _decided(Configure, unkeyed), _decided(Load, unkeyed):
+            yield
+
+    def unkeyed(control: Control, request: Any) -> tuple[Control, Any]:
+        own = len(request.idempotency_key or "") == UID_DIGITS
+        return control, dataclasses.replace(request, idempotency_key=None) if own else request
+
+    return off()
 
 
 def loads_without_condition() -> Any:
@@ -298,7 +314,7 @@ def keep_lost_state() -> Any:
 
     def at(self: Sequencer, state: Any, head: Head) -> bool:
         self._in_doubt = self._in_doubt or head.hash != state.control.head
-        return head.hash == state.control.head
+        return bool(head.hash == state.control.head)
 
     return mock.patch.object(Sequencer, "_at", at)
 

@@ -54,7 +54,7 @@ class Settlement:
 
 
 class SessionWorker:
-    """A worker of one name, over all its processes. `restart` ends the present one and starts another."""
+    """A worker of one name, over all its processes."""
 
     def __init__(self, name: str, rank: int, loop: VirtualLoop, place: Place) -> None:
         self.name = name
@@ -72,15 +72,14 @@ class SessionWorker:
         self._place.settlement.enter(instance)
         self._loop.start(self.program, self._live(instance), instance)
 
-    def restart(self, *, zombie: bool) -> None:
-        """The process is killed, or (a zombie) only stopped for a while; its successor starts at once."""
+    def stop(self, *, zombie: bool) -> None:
+        """The process is killed, or (a zombie) only stopped for a while; its successor is to be started."""
         if zombie:
             self._loop.pause(self.program)
             self._sleeping.append(self.program)
         else:
             self._loop.kill(self.program)
             self._place.settlement.done(self.program.name)
-        self.start()
 
     def wake(self) -> None:
         """Stopped processes go on: they do not know that they were replaced."""

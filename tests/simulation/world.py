@@ -34,7 +34,7 @@ from .servers import Server, app_of, call_app
 from .store import GHOST_SECONDS_MAX
 from .workers import RUN, Life, Place, SessionWorker, Settlement
 
-FAULT_SECONDS = 20.0  # how long faults go on
+FAULT_SECONDS = 16.0  # how long faults go on
 FINISH_SECONDS = 240.0  # how long the work may take afterwards: the SDK's longest pause is 20 s
 ECHO_SECONDS = 2 * GHOST_SECONDS_MAX  # how long a fault may have effects after its time
 LINES_KEPT = 400  # of the trace
@@ -180,7 +180,9 @@ class World:
         for habit in shape.scripts:
             name = f"curl-{habit}"
             asyncio.create_task(self._script(name, habit).work(), name=name)  # noqa: RUF006 - the loop keeps its tasks
-        self.operator = Operator(self._client("operator", Random(f"{self._name} o")), self.ledger, self.random)
+        person = self._client("operator", Random(f"{self._name} o"))
+        no_copies = not (self.mix.copied or self.mix.request_lost)
+        self.operator = Operator(person, self.ledger, self.random, no_copies=no_copies)
 
     def _script(self, name: str, habit: str) -> ScriptWorker:
         client = self._client(name, Random(f"{self._name} {name} client"))
@@ -243,7 +245,10 @@ class World:
         self.loop.resume(program)
 
     async def _lose_a_tail(self) -> None:
-        lost = self.disk.lose_tail(self.random.randint(1, self.mix.tail_writes))
+        self._lose(self.random.randint(1, self.mix.tail_writes))
+
+    def _lose(self, writes: int) -> None:
+        lost = self.disk.lose_tail(writes)
         if lost:
             self.faults.count("lost_tail")
             self.lost_entries += lost
@@ -269,7 +274,11 @@ class World:
         zombie = self.random.random() < self.mix.zombies
         self.faults.count("zombie" if zombie else "worker_kill")
         self.trace("stops" if zombie else "kills", worker.program.name)
-        worker.restart(zombie=zombie)
+        together = self.random.random() < self.mix.tails_with_zombies
+        worker.stop(zombie=zombie)
+        if zombie and together:
+            self._lose(self.random.randint(1, 4))  # what the old process was told last; its successor begins behind
+        worker.start()
         if zombie:
             asyncio.create_task(self._wake_later(worker), name="wakes")  # noqa: RUF006 - the loop keeps its tasks
 
@@ -285,7 +294,7 @@ class World:
         await asyncio.shield(self._script(f"guest{self._guests}", "visiting").visit())
 
     async def _wake_later(self, worker: SessionWorker) -> None:
-        await asyncio.sleep(self.random.uniform(0.2, 6.0))
+        await asyncio.sleep(self.random.choice((0.5, 2.0, 6.0)) * self.random.random())
         self.trace("wakes a process of", worker.name)
         worker.wake()
 
@@ -324,7 +333,7 @@ def simulate(seed: int, mix: str) -> Report:
             world.run()
         except (Deadlock, Endless) as error:
             violations.append(f"all workers finish: {error}")
-        violations += violations_of(world)
+        violations = violations_of(world) + violations
     return Report(seed, mix, violations, counters_of(world), world.digest.hexdigest(), list(world.lines))
 
 
