@@ -171,7 +171,7 @@ def delete_flow(run: RunKey) -> Flow[None]:
 
 def weights_request(run: RunKey, held: Weights | None = None, wait_seconds: float = 0.0) -> Request:
     """GET the weights, unless they are still the held ones; with a wait, as soon as they are others."""
-    headers: Headers = ACCEPT_TENSORS
+    headers: Headers = (*ACCEPT_TENSORS, *run.guard)  # a later run of the name has other weights
     if held is not None:
         headers += (("If-None-Match", held.etag),)
     if wait_seconds > 0:
@@ -218,7 +218,7 @@ def first_pull_flow(run: RunKey, first: FirstWeights | None, *, rank: int) -> Fl
 
 def optimizer_state_flow(run: RunKey) -> Flow[Weights]:
     """Every slot of the optimizer by tensor, named `<slot>/<tensor>`."""
-    response = yield from ask(Request("GET", f"{run.path}/optimizer-state", ACCEPT_TENSORS))
+    response = yield from ask(Request("GET", f"{run.path}/optimizer-state", (*ACCEPT_TENSORS, *run.guard)))
     return read_weights(response, None)
 
 

@@ -6,8 +6,9 @@ import re
 import secrets
 import socket
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from .errors import ValidationError
 from .flows import (
     FirstWeights,
     RunKey,
@@ -70,6 +71,8 @@ class Run:
                   again as if computed at the current weights, `raise` raises `StaleGradient`
         heartbeat_seconds  how long it may be silent before it shows that it lives; default a third of its lease
         """
+        if on_stale not in get_args(OnStale):
+            raise ValidationError(f"on_stale: expected one of {', '.join(get_args(OnStale))}, came {on_stale!r}")
         metadata = {"host": socket.gethostname()}
         if self._rank is not None:
             metadata["rank"] = str(self._rank)

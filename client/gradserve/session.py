@@ -99,6 +99,7 @@ class WorkerSession:
         self.lease_seconds: float | None = None
         self.weights: Weights | None = None
         self.notices: list[str] = []
+        self._outstanding = False  # a push went out, and nothing was heard of it
         self._path = f"{run.path}/workers/{self.worker}"
         self._push_headers = (("Content-Type", MEDIA_TYPE), *run.guard)
 
@@ -120,6 +121,16 @@ class WorkerSession:
             return
         told = (self.generation, self.next_sequence, self.receipt)
         known = (row["generation"], row["next_sequence"], row["receipt"])
+        if (
+            self._outstanding
+            and row["generation"] == self.generation
+            and row["next_sequence"]
+            in (
+                self.next_sequence,
+                self.next_sequence + 1,
+            )
+        ):
+            return  # that push may have arrived: its repetition, under its own sequence, will tell
         if known != told:
             difference = f"generation, next sequence and receipt are {known}, this worker was told {told}"
             yield from self._register_again(HistoryRewound(difference))
@@ -172,7 +183,10 @@ class WorkerSession:
         if base is None:
             base = self.weights or (yield from self.pull())
         for _ in range(RESUBMITS_MAX):
-            response = yield from ask(self._push_request(gradients, base, want_weights, fields))
+            request = self._push_request(gradients, base, want_weights, fields)
+            self._outstanding = True  # stays so where the driver gives up, or is interrupted
+            response = yield from ask(request)
+            self._outstanding = False
             if response.status == 200:
                 return self._accepted(response, fields.get("cursor"))
             error = response.error()

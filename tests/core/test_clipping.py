@@ -108,3 +108,10 @@ def test_a_factor_at_the_end_is_left_to_the_rule() -> None:
     plan = clipping.clipped([specs.GlobalNorm(max_norm=1.0)], Gradient.whole(np.ones(9)), in_turn)
     assert plan.stages == ()
     assert plan.factor == plan.clip_scale == pytest.approx(1 / 3, rel=1e-6)
+
+
+def test_a_norm_below_all_floats_clips_to_nothing_and_divides_by_nothing():
+    """Two stages without eps, the first of which leaves less than the smallest double."""
+    gradient = Gradient.whole(np.array([1e10, 0], np.float32))
+    stages = [specs.GlobalNorm(max_norm=bound, eps=0.0) for bound in (1e-323, 1.0)]
+    assert clipping.clipped(stages, gradient, in_turn).factor < 1e-300

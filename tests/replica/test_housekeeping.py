@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from redis import Redis
 
 from gradserve.specs import PushFields, RunSpec
+from gradserve.wire import frame_from_json
 from gradserve_service.replica import replica as replica_module
+from gradserve_service.replica import sequencer
 from gradserve_service.replica.recovery import State
 from real_redis import RealRedis
-from replica.runs import a_run, push, refusal, server, tensor, whole_state
+from replica.runs import ADAM, a_run, push, refusal, server, tensor, whole_state
 
 SKIPPING = RunSpec.model_validate({"optimizer": "sgd", "non_finite": "skip"})
 
@@ -120,3 +123,49 @@ async def test_a_damaged_payload_sets_the_run_aside(tmp_path: Path, place: int) 
     database.close()
     async with server(url) as replicas:
         assert await refusal((await replicas.open("run")).weights()) == "quarantined"
+
+
+async def test_concurrent_opens_share_one_task(store_url: str) -> None:
+    """While older runs are dropped to make room, no run gets two tasks."""
+    async with server(store_url, states_bytes_max=10_000) as replicas:
+        for i in range(4):
+            await a_run(replicas, 1_000, name=f"run{i}")
+        opened = await asyncio.gather(*(replicas.open("run0") for _ in range(6)))
+        assert len({id(run) for run in opened}) == 1
+
+
+async def test_a_lost_run_is_not_created_again_silently(redis_url: str) -> None:
+    """The store was emptied under a server that knows the run: creating it would hide the loss."""
+    async with server(redis_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+        Redis.from_url(redis_url).flushdb()
+        assert await refusal(run.weights()) == "store-lost"
+        assert await refusal(replicas.create_run("run", ADAM)) == "store-lost"
+
+
+async def test_no_memory_for_a_snapshot_is_no_failure(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal stays longer; the run goes on."""
+
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(sequencer, "freeze", no_memory)
+    async with server(store_url, snapshot_journal_bytes_min=2_000) as replicas:
+        run = await a_run(replicas)
+        for sequence in range(1, 31):
+            await push(run, sequence)
+        assert (await run.describe())["version"] == 30
+        assert await replicas.store.snapshots(run.uid) == []
+
+
+async def test_weights_may_be_as_large_as_float32_goes_and_names_may_not_be_reserved(store_url: str) -> None:
+    """Only gradients are squared; a name under `optimizer/` would collide with a slot's in an image."""
+    async with server(store_url) as replicas:
+        run, _ = await replicas.create_run("run", ADAM)
+        reserved = frame_from_json({"optimizer/exp_avg/w": [1.0], "w": [1.0]})
+        assert await refusal(run.load(reserved)) == "validation-error"
+        assert await refusal(run.load(tensor([np.inf]))) == "validation-error"
+        published, first = await run.load(tensor([3e38, -1e25]))
+        assert first
+        assert published.weights.tolist() == np.asarray([3e38, -1e25], np.float32).tolist()

@@ -319,3 +319,15 @@ def test_weights_are_read_only_views_of_the_answer():
     with pytest.raises(ValueError, match="read-only"):
         weights["w"][0, 0] = 1.0
     assert weights_body(0.0).endswith(bytes(weights.vector.tobytes()))
+
+
+def test_a_heartbeat_does_not_adopt_the_sequence_of_a_push_without_an_answer():
+    """The push went out and its answer is lost: the server may count it. Repeated, it must keep its sequence."""
+    session = a_ready_session()
+    talk = Conversation(session.push(a_gradient()))
+    path = talk.asked.path
+    with pytest.raises(gs.ServerUnreachable):
+        talk.lose()
+    Conversation(session.heartbeat()).answer(200, {**ROW, "next_sequence": 2, "receipt": "r1"})
+    assert session.notices == []
+    assert Conversation(session.push(a_gradient())).asked.path == path

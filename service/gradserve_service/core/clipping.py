@@ -72,6 +72,7 @@ def clipped(clip: Sequence[ClipSpec], gradient: Gradient, run_all: RunAll) -> Cl
             if norm is None:
                 so_far = Clipped(stages, 1.0, 1.0)
                 norm = math.sqrt(sum_of_squares(gradient.vector, run_all, so_far.prepare))
-            k = min(1.0, spec.max_norm / (norm * factor + spec.eps)) if norm else 1.0
+            size = norm * factor + spec.eps  # 0 also for a norm that the stages before brought below all floats
+            k = min(1.0, spec.max_norm / size) if size else 1.0
             factor, clip_scale = factor * k, clip_scale * k
     return Clipped(stages, factor, clip_scale)

@@ -86,26 +86,27 @@ def spans_between(sent: Layout, run: Layout) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def non_finite_tensors(frame: Frame) -> list[str]:
-    """Each tensor that cannot be applied, with its first bad element: `w[3]`, `kernel[0,2]`, `scale` for a scalar.
+def non_finite_tensors(frame: Frame, *, squares: bool = True) -> list[str]:
+    """Each tensor that cannot be used, with its first bad element: `w[3]`, `kernel[0,2]`, `scale` for a scalar.
 
-    Bad is what makes `Gradient.finite` false: NaN, infinity, or a value whose square overflows.
+    Bad in a gradient (`squares`) is what makes `Gradient.finite` false: NaN, infinity, or a value whose square
+    overflows. Weights are never squared: they may be as large as float32 goes.
     """
     vector, found = frame.vector(), []
     layout = frame.layout
     for name, shape, start in zip(layout.names, layout.shapes, layout.offsets, strict=True):
-        index = _first_bad(vector[start : start + math.prod(shape)])
+        index = _first_bad(vector[start : start + math.prod(shape)], squares)
         if index is not None:
             place = ",".join(str(int(i)) for i in np.unravel_index(index, shape)) if shape else ""
             found.append(f"{name}[{place}]" if place else name)
     return found
 
 
-def _first_bad(x: Array) -> int | None:
+def _first_bad(x: Array, squares: bool) -> int | None:
     with np.errstate(all="ignore"):
         for start in range(0, x.size, SUM_CHUNK):
             chunk = x[start : start + SUM_CHUNK]
-            fine = np.isfinite(chunk * chunk)
+            fine = np.isfinite(chunk * chunk if squares else chunk)
             if not fine.all():
                 return start + int(fine.argmin())
     return None

@@ -1,7 +1,7 @@
 """Floor 4: runs in memory. Tasks, threads, time and recovery; no HTTP."""
 
 from .published import Published, PushAnswer
-from .replica import Replica
+from .replica import Replica, check_weights
 from .replicas import Replicas
 
-__all__ = ["Published", "PushAnswer", "Replica", "Replicas"]
+__all__ = ["Published", "PushAnswer", "Replica", "Replicas", "check_weights"]

@@ -62,5 +62,10 @@ def slots_by_tensor(state: State) -> tuple[Layout, NDArray[np.float32], dict[str
         for name, view in arrays.layout.views(buffer).items()
     }
     layout = Layout.of({name: view.shape for name, view in tensors.items()})
-    metadata = {"version": str(arrays.version), "step": str(arrays.step), "head": state.control.head.hex()}
+    metadata = {
+        "version": str(arrays.version),
+        "step": str(arrays.step),
+        "head": state.control.head.hex(),
+        "etag": state.control.etags[arrays.version],
+    }
     return layout, layout.flatten(tensors), metadata

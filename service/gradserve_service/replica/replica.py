@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gradserve.problems import Refused, Rejection, refuse
 from gradserve.specs import PushFields, RunChanges
-from gradserve.wire import Frame, Layout
+from gradserve.wire import Frame, Layout, check_user_names
 
 from ..core.control import Control, WorkerRow
 from ..core.gradient import non_finite_tensors
@@ -234,8 +234,9 @@ class Replica:
         idempotency_key: str | None = None,
     ) -> tuple[Published, bool]:
         """Set the weights. The second value: they are the run's first."""
+        check_user_names(frame.layout)
         digest, non_finite = await self._shop.run(
-            frame.layout.parameters, lambda _: (frame.digest, tuple(non_finite_tensors(frame)))
+            frame.layout.parameters, lambda _: (frame.digest, tuple(non_finite_tensors(frame, squares=False)))
         )
         load = Load(
             layout=frame.layout,
@@ -347,6 +348,15 @@ class Replica:
             raise refuse("backpressure", f"the store has no room: {error}") from error
         except RunAbsent as error:
             raise Refused(self._sequencer.vanished(error.deleted)) from error
+
+
+def check_weights(frame: Frame) -> None:
+    """Refuse what cannot be a run's weights, before a run is created for them."""
+    check_user_names(frame.layout)
+    if not frame.layout.names:
+        raise refuse("validation-error", "weights: expected one tensor at least, none came")
+    if bad := non_finite_tensors(frame, squares=False):
+        raise refuse("validation-error", f"weights: expected finite numbers, NaN or Infinity came in {', '.join(bad)}")
 
 
 def _push(

@@ -68,7 +68,7 @@ class Replicas:
         given raises `StoreUnfit`."""
         try:
             await self.store.open()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreFull) as error:
             log.warning("store_unavailable", url=self.store.url, reason=str(error))
             self._connecting = asyncio.create_task(self._connect())
 
@@ -77,7 +77,7 @@ class Replicas:
             await asyncio.sleep(STORE_RETRY_SECONDS)
             try:
                 await self.store.open()
-            except StoreUnavailable:
+            except (StoreUnavailable, StoreFull):
                 continue
             except StoreUnfit as error:
                 log.error("store_unfit", url=self.store.url, reason=str(error))
@@ -121,6 +121,9 @@ class Replicas:
         """Get or create, without a race. The second value: this call created it."""
         self._require_open()
         uid = self._new_uid()
+        if self._held(name) is not None and await self._find(name) is None:
+            # A deleted run leaves its record: this name was lost with the store. Never create it again silently.
+            raise refuse("store-lost", f"the store no longer holds run '{name}': restore the store, or restart")
         try:
             creation = self._creation(spec, self.store.memory_limit).to_bytes()
             record = CatalogueRecord(name, uid, creation, genesis_hash(uid, creation), int(self._clock() * 1000))
@@ -174,13 +177,13 @@ class Replicas:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
 
     async def _replica(self, record: CatalogueRecord) -> Replica:
+        await self._make_room()
         while (held := self._open.get(record.name)) is not None:  # looked at again after each wait: no run has two
             if held[0].gone is None and held[0].uid == record.uid:
                 return held[0]
             # One of the two records is old, and nobody here knows which: whoever asks again is told.
             await self._forget(record.name, REOPENED)
         self._require_open()
-        await self._make_room()
         sequencer = Sequencer(
             record, self.store, self._shop, self.limits, self._clock, lambda: self.draining, self._retain
         )

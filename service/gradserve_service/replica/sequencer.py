@@ -201,7 +201,11 @@ class Sequencer:
         if not await self._stands(state, records, decided):
             return batch
         state.control = tentative
-        await self._apply(state, decided)
+        try:
+            await self._apply(state, decided)
+        except BaseException:
+            self.state, self._in_doubt = None, True  # control is ahead of arrays: neither may be used again
+            raise
         return batch[len(decided) :]
 
     def _verdict(self, tentative: Control, proposal: Proposal) -> Verdict:
@@ -358,8 +362,14 @@ class Sequencer:
 
     async def _start_snapshot(self, state: State) -> None:
         """Freeze the state now, write it in the background. One at a time: a slow store gets fewer snapshots."""
-        if self._snapshot is None or self._snapshot.done():
-            self._snapshot = asyncio.create_task(self._write_snapshot(await self._look(state, _freeze)))
+        if self._snapshot is not None and not self._snapshot.done():
+            return
+        try:
+            frozen = await self._look(state, _freeze)
+        except MemoryError:
+            log.warning("snapshot_not_taken", run=self.run.name, reason="no memory for a copy of the slots")
+            return
+        self._snapshot = asyncio.create_task(self._write_snapshot(frozen))
 
     async def _write_snapshot(self, frozen: tuple[Control, Arrays]) -> bool:
         return await write_snapshot(self._store, self._shop, *frozen, retain=self._retain)

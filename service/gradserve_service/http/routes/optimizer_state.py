@@ -6,7 +6,7 @@ from starlette.types import Send
 
 from gradserve.wire import MEDIA_TYPE, MEDIA_TYPES
 
-from ..answers import Selection, send_tensors, weights_headers
+from ..answers import VARY, Selection, send_tensors
 from ..hot import hot_route, open_run
 from ..media import answer_type
 from ..parameters import Incoming
@@ -22,12 +22,11 @@ async def get_optimizer_state(incoming: Incoming, send: Send) -> None:
     incoming.query()
     run = await open_run(incoming)
     layout, vector, metadata = await run.optimizer_state()
-    published = run.published
     await send_tensors(
         send,
         Selection(layout, (vector,), metadata=metadata),
         media_type=media_type,
-        headers=[] if published is None else weights_headers(published),
+        headers=[(b"etag", metadata["etag"].encode()), (b"gradserve-head", metadata["head"].encode()), VARY],
         head_only=incoming.scope["method"] == "HEAD",
     )
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from gradserve.problems import Refused
 from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import Frame, frame_from_json
-from gradserve_service.replica import Replica, Replicas
+from gradserve_service.replica import Replica, Replicas, check_weights
 
 from ..bodies import read_document
 from ..documents import RunDescription, RunList, checked, document_body
@@ -56,6 +56,8 @@ async def create_run(request: Request, run: RunName) -> Response:
     incoming = Incoming(request.scope, request.receive)
     spec = checked(RunSpec, await read_document(incoming))
     first_weights = None if spec.weights is None else frame_from_json(spec.weights)
+    if first_weights is not None:
+        check_weights(first_weights)  # first of all: a refused request leaves no run behind
     replica, created = await incoming.replicas.create_run(run, spec)
     if first_weights is not None:
         await _load_first(replica, first_weights)
