@@ -4,12 +4,17 @@
     disk.py        what the store really holds; archive.py: every entry that ever was on it, and what replay makes of it
     store.py       one server's connection to the disk, with its faults
     servers.py     the real `Replicas` behind the real app; network.py: requests and answers, and what becomes of them
-    workers.py     the SDK's sessions; scripts.py: workers written in curl; operator.py: settings and new weights
+    workers.py     the SDK's sessions; scripts.py: workers written in curl; operators.py: settings and new weights
     ledger.py      what clients asked, were told and were promised
-    faults.py      the mixes of faults by name, and the hand that does them
-    invariants.py  what must hold, one function a sentence
-    protections.py every protection with its switch
+    faults.py      the mixes of faults by name; hands.py: who does them
+    invariants.py  what must hold, one function a sentence; answers.py: of every single answer
+    protections.py every protection; switches.py, switches_of_rules.py: how each is switched off
     world.py       one seed, one run, one report
+
+`python scripts/simulate.py` runs many of them, or the table of protections. What is not modelled: a split brain of the
+store (a server that goes on with an old primary), a store that is wholly lost, chunks of one object that vanish one by
+one, power loss of a single file (SQLite), threads, sockets and slow bodies, runs too large for one piece, several runs
+in one server.
 
 One integer decides everything: the same seed and mix give the same run, to the last event.
 """

@@ -301,6 +301,23 @@ class Disk:
                 return True
         return False
 
+    def rot(self, choice: int) -> bool:
+        """Change one byte at the end of a payload in the journal."""
+        for uid, run in self.contents.runs.items():
+            held = [record for record in run.entries.values() if record.inline or record.object]
+            if not held:
+                continue
+            record = held[choice % len(held)]
+            content = bytearray(self._payload(run, record))
+            content[-1] ^= 1
+            if record.object is None:
+                record = dataclasses.replace(record, inline=bytes(content))
+                self._replace(uid, run, entries={**run.entries, record.position: record})
+            else:
+                self._replace(uid, run, objects={**run.objects, record.object.id: Kept(bytes(content), None)})
+            return True
+        return False
+
     def living(self, run: Run) -> dict[str, Kept]:
         """A run's objects that have not vanished by themselves."""
         now = self._clock()

@@ -34,6 +34,7 @@ class Mix:
     tail_writes: int = 8  # how far back it may go
     tails_with_zombies: float = NEVER  # share of replaced processes that a lost tail goes with
     damage_seconds: float = NEVER  # the newest snapshot's image
+    rot_seconds: float = NEVER  # a payload in the journal: the run may stop, loudly, but nobody may go on with it
     object_ttl_seconds: float = 30.0
     # servers
     kill_seconds: float = NEVER
@@ -119,6 +120,7 @@ MIXES: dict[str, Mix] = {
         kill_seconds=6.0,
         store_ghost=0.2,
     ),
+    "rot": Mix(rot_seconds=1.5, kill_seconds=3.0, other_server=0.3, answer_lost=0.03),
     "everything": _mixed(
         NETWORK,
         STORE,

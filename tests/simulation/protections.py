@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from . import switches
+from . import switches, switches_of_rules
 from .world import Report, simulate
 
 SEEDS_MAX = 150  # within which a switched-off protection has to be missed
@@ -46,43 +46,44 @@ def _disk(**checks: bool) -> Callable[[], contextlib.AbstractContextManager[obje
 
 PROTECTIONS: tuple[Protection, ...] = (
     # the rules
-    _row("a repeated push is recognised", switches.no_duplicates, "network", 0),
-    _row("a sequence names one gradient", switches.any_digest, "network", 10),
-    _row("receipts (after)", switches.no_receipts, "rewinds", 2),
-    _row("generations are compared", switches.no_generations, "pauses", 0),
-    _row("superseded instances are remembered", switches.no_superseded, "kills", 1),
-    _row("the same instance again is a heartbeat", switches.always_join, "kills", 1),
-    _row("the base ETag is compared", switches.no_base_etag, "rewinds", 0),
-    _row("an ETag has a part of the hash", switches.etag_is_version, "lost-tail", 0),
-    _row("leaving is checked as a push is", switches.leave_unchecked, "rewinds", 2),
-    _row("new weights raise base_floor", switches.no_floor_after_load, "people", 2),
-    _row("a forgotten row raises base_floor", switches.no_floor_after_forgetting, "crowd", 0),
-    _row("idempotency keys", switches.no_keys, "people", 0),
-    _row("the first weights win on the chain", switches.loads_without_condition, "people", 5),
-    _row("a change without a key gets one", switches.no_key_of_its_own, "ghosts", 1),
+    _row("a repeated push is recognised", switches_of_rules.no_duplicates, "network", 0),
+    _row("a sequence names one gradient", switches_of_rules.any_digest, "network", 4),
+    _row("receipts (after)", switches_of_rules.no_receipts, "rewinds", 0),
+    _row("generations are compared", switches_of_rules.no_generations, "pauses", 0),
+    _row("superseded instances are remembered", switches_of_rules.no_superseded, "kills", 1),
+    _row("the same instance again is a heartbeat", switches_of_rules.always_join, "kills", 2),
+    _row("the base ETag is compared", switches_of_rules.no_base_etag, "rewinds", 0),
+    _row("an ETag has a part of the hash", switches_of_rules.etag_is_version, "lost-tail", 0),
+    _row("leaving is checked as a push is", switches_of_rules.leave_unchecked, "rewinds", 2),
+    _row("new weights raise base_floor", switches_of_rules.no_floor_after_load, "people", 0),
+    _row("a forgotten row raises base_floor", switches_of_rules.no_floor_after_forgetting, "crowd", 1),
+    _row("idempotency keys", switches_of_rules.no_keys, "people", 0),
+    _row("the first weights win on the chain", switches_of_rules.loads_without_condition, "people", 3),
+    _row("a change without a key gets one", switches_of_rules.no_key_of_its_own, "ghosts", 3),
     # which run
-    _row("a change names its run by uid", switches.no_run_guard, "recreate", 0),
-    _row("delete compares the uid", _disk(delete_uid=False), "recreate", 0),
+    _row("a change names its run by uid", switches_of_rules.no_run_guard, "recreate", 0),
+    _row("delete compares the uid", _disk(delete_uid=False), "recreate", 2),
     _row("create keeps a living run", _disk(name_is_free=False), "network", 0),
     # the run's task
     _row("append compares the head", _disk(head_hash=False, head_position=False), "network", 0),
-    _row("append compares hashes, not positions", _disk(head_hash=False), "rewinds", 1),
-    _row("append checks that objects are complete", _disk(objects_complete=False), "pauses", 2),
-    _row("a lost reply is looked up, not appended again", switches.append_again, "network", 0),
+    _row("append compares hashes, not positions", _disk(head_hash=False), "rewinds", 5),
+    _row("append checks that objects are complete", _disk(objects_complete=False), "pauses", 0),
+    _row("a lost reply is looked up, not appended again", switches.append_again, "network", 1),
     _row("append comes before the answer", switches.answer_first, "network", 0),
     _row("tentative state is adopted after the append", switches.adopt_first, "network", 5),
     _row("answers without an append check the head", switches.no_head_check, "network", 1),
     _row("reads check the head", switches.no_fresh_reads, "network", 1),
-    _row("a head read starts after its request", switches.old_head_reads, "slow-store", 1),
+    _row("a head read starts after its request", switches.old_head_reads, "slow-store", 0),
     _row("a state of a lost history is dropped", switches.keep_lost_state, "lost-tail", 0),
     _row("an object that the chain may name stays", switches.discard_named, "ghosts", 0),
     # snapshots and recovery
     _row("what is read must continue the chain", switches.unchecked_reads, "everything", 0),
     _row("an image's digest is verified", switches.no_image_digest, "kills", 0),
+    _row("a payload's digest is verified", switches.no_payload_digest, "rot", 0),
     _row("a bad image falls back to the one before", switches.newest_image_only, "kills", 0),
-    _row("a snapshot copies the slots", switches.share_slots, "calm", 0),
+    _row("a snapshot copies the slots", switches.share_slots, "calm", 2),
     _row("publish compares the newest snapshot", _disk(publish_expected=False), "slow-store", 1),
-    _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 0),
+    _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 1),
     _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),
     # the SDK
     _row("a rewound worker drops its gradient", switches.resend_rewound, "rewinds", 0),

@@ -1,7 +1,6 @@
-"""How each protection is switched off: one small patch each, undone at the end of the block.
+"""How the protections around the rules are switched off: in the store, the run's task, the snapshots and the SDK.
 
-The patch is what a careless change would be: the request loses the field that is compared, the answer is given without
-the look at the head, the check in the store is not made.
+One small patch each, undone at the end of the block: an answer without the look at the head, a check that is not made.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -22,13 +20,11 @@ from gradserve.messages import Flow
 from gradserve.session import WorkerSession
 from gradserve.weights import PushResult
 from gradserve_service.core import image, machine
-from gradserve_service.core.control import Control, WorkerRow
+from gradserve_service.core.control import Control
 from gradserve_service.core.entries import Entry
-from gradserve_service.core.machine import Configure, Leave, Load, Push, Register
 from gradserve_service.replica import recovery, sequencer, snapshots
 from gradserve_service.replica.heads import HeadReads
 from gradserve_service.replica.replica import Replica
-from gradserve_service.replica.replicas import Replicas
 from gradserve_service.replica.sequencer import Decided, Sequencer
 from gradserve_service.store.protocols import StoreUnavailable
 from gradserve_service.store.records import AppendResult, Head, HeadMoved, Record, SnapshotRecord
@@ -38,170 +34,6 @@ from .store import SimStore
 
 Off = Iterator[None]
 UID_DIGITS = 32  # what a server makes up has as many; the operator's keys are words
-
-
-# The rules
-
-
-@contextmanager
-def _decided(kind: type, change: Callable[[Control, Any], tuple[Control, Any]]) -> Off:
-    """Requests of one kind are decided as if they, or the control state, were others."""
-    decide = machine._DECIDERS[kind]
-    with mock.patch.dict(machine._DECIDERS, {kind: lambda control, request: decide(*change(control, request))}):
-        yield
-
-
-def no_duplicates() -> Any:
-    """A repeated push is taken for the next one."""
-
-    def change(control: Control, push: Push) -> tuple[Control, Push]:
-        row = control.row(push.worker)
-        repeated = push.sequence == row.last_sequence and push.digest == row.last_digest
-        return control, dataclasses.replace(push, sequence=row.next_sequence, after=None) if repeated else push
-
-    return _decided(Push, change)
-
-
-def any_digest() -> Any:
-    """A push whose sequence was the last one is a duplicate, whatever it brings."""
-
-    def change(control: Control, push: Push) -> tuple[Control, Push]:
-        row = control.row(push.worker)
-        same = push.sequence == row.last_sequence
-        return control, dataclasses.replace(push, digest=row.last_digest) if same else push
-
-    return _decided(Push, change)
-
-
-def no_receipts() -> Any:
-    """`after` is not compared."""
-    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, after=None)))
-
-
-def no_generations() -> Any:
-    """`generation` is not compared."""
-    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, generation=None)))
-
-
-def no_superseded() -> Any:
-    """A registration from a replaced process is one of a new process."""
-
-    def change(control: Control, request: Register) -> tuple[Control, Register]:
-        return _with_row(control, request.worker, superseded=()), request
-
-    return _decided(Register, change)
-
-
-def always_join() -> Any:
-    """Who registers twice has joined twice."""
-
-    def change(control: Control, request: Register) -> tuple[Control, Register]:
-        again = request.generation is None
-        return (_with_row(control, request.worker, instance=None) if again else control), request
-
-    return _decided(Register, change)
-
-
-def no_base_etag() -> Any:
-    """Only the number of the base version is looked at."""
-    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, base=None)))
-
-
-def etag_is_version() -> Any:
-    """`ETag = "<version>"`."""
-
-    def new_version(control: Control, entry: Entry) -> None:
-        control.version += 1
-        control.etags[control.version] = f'"{control.version}-{0:016x}"'
-
-    return mock.patch.object(machine, "_new_version", new_version)
-
-
-def leave_unchecked() -> Any:
-    """Leaving compares nothing."""
-    return _decided(Leave, lambda control, leave: (control, Leave(leave.worker)))
-
-
-@contextmanager
-def no_floor_after_load() -> Off:
-    """New weights leave `base_floor` where it is."""
-    advance = machine._ADVANCERS["load"]
-
-    def unraised(control: Control, entry: Entry, header: Any) -> None:
-        floor = control.base_floor
-        advance(control, entry, header)
-        control.base_floor = floor
-
-    with mock.patch.dict(machine._ADVANCERS, {"load": unraised}):
-        yield
-
-
-def no_floor_after_forgetting() -> Any:
-    """A row is forgotten, and the base versions of its pushes with it."""
-    original = machine._row_for
-
-    def row_for(control: Control, worker: str) -> WorkerRow:
-        floor = control.base_floor
-        row = original(control, worker)
-        control.base_floor = floor
-        return row
-
-    return mock.patch.object(machine, "_row_for", row_for)
-
-
-@contextmanager
-def no_keys() -> Off:
-    """Nobody remembers an Idempotency-Key."""
-
-    def change(control: Control, request: Any) -> tuple[Control, Any]:
-        return dataclasses.replace(control, idempotency={}), request
-
-    with _decided(Configure, change), _decided(Load, change):
-        yield
-
-
-def no_key_of_its_own() -> Any:
-    """A change that came without a key is known by nothing when it is decided again."""
-
-    @contextmanager
-    def off() -> Off:
-        with _decided(Configure, unkeyed), _decided(Load, unkeyed):
-            yield
-
-    def unkeyed(control: Control, request: Any) -> tuple[Control, Any]:
-        own = len(request.idempotency_key or "") == UID_DIGITS
-        return control, dataclasses.replace(request, idempotency_key=None) if own else request
-
-    return off()
-
-
-def loads_without_condition() -> Any:
-    """`If-None-Match` and `If-Match` are looked at by the route alone, before the queue."""
-
-    def change(control: Control, load: Load) -> tuple[Control, Load]:
-        return control, dataclasses.replace(load, if_none_match=None, if_match=None)
-
-    return _decided(Load, change)
-
-
-def _with_row(control: Control, worker: str, **changes: Any) -> Control:
-    if worker not in control.workers:
-        return control
-    row = dataclasses.replace(control.workers[worker], **changes)
-    return dataclasses.replace(control, workers={**control.workers, worker: row})
-
-
-# Which run
-
-
-def no_run_guard() -> Any:
-    """`Gradserve-Run` is not looked at."""
-    original = Replicas.open
-
-    async def open_run(self: Replicas, name: str, uid: str | None = None) -> Replica:
-        return await original(self, name)
-
-    return mock.patch.object(Replicas, "open", open_run)
 
 
 # The store
@@ -351,6 +183,19 @@ def no_image_digest() -> Any:
         return original(image, uid, creation, xxh3_128_hexdigest(image), *rest)
 
     return mock.patch.object(recovery, "decode_image", decode)
+
+
+def no_payload_digest() -> Any:
+    """A payload is believed."""
+    original = recovery.payload_of
+
+    async def payload_of(store: Any, uid: str, record: Record, entry: Entry) -> Any:
+        frame = await original(store, uid, record, entry)
+        if frame is not None:
+            frame.__dict__["digest"] = entry.header["digest"]
+        return frame
+
+    return mock.patch.object(recovery, "payload_of", payload_of)
 
 
 def newest_image_only() -> Any:

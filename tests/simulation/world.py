@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from random import Random
@@ -24,15 +23,16 @@ from .archive import Archive
 from .disk import Disk
 from .evidence import Evidence, pushes
 from .faults import MIXES, Faults, Mix
+from .hands import Hands
 from .invariants import untold, violations_of
 from .ledger import Ledger
 from .loop import Deadlock, Endless, VirtualLoop
 from .network import Client, Network
-from .operators import Operator, Reader
+from .operators import Operator
 from .scripts import ScriptWorker
 from .servers import Server, app_of, call_app
 from .store import GHOST_SECONDS_MAX
-from .workers import RUN, Life, Place, SessionWorker, Settlement
+from .workers import RUN, Place, SessionWorker, Settlement
 
 FAULT_SECONDS = 16.0  # how long faults go on
 FINISH_SECONDS = 240.0  # how long the work may take afterwards: the SDK's longest pause is 20 s
@@ -102,9 +102,7 @@ class World:
         self.ticks = 0
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.digest = hashlib.sha256()
-        name = f"{mix} {seed}"
-        self._name = name
-        self._guests = self._hands_made = 0
+        name = self.name = f"{mix} {seed}"
         self.random = Random(name)
         self.shape = Shape.drawn(Random(f"{name} shape"))
         self.faults = Faults(self.mix)
@@ -138,15 +136,13 @@ class World:
 
     async def _main(self) -> None:
         self._populate()
-        hands = [asyncio.create_task(hand, name="fault") for hand in self._hands()]
-        await asyncio.sleep(FAULT_SECONDS)
-        self.faults.over = True
-        for hand in hands:
-            hand.cancel()
-        await asyncio.gather(*hands, return_exceptions=True)
-        await self._mend()
+        hands = Hands(self)
+        await hands.work(FAULT_SECONDS)
+        hands.mend()
         self.trace("faults are over")
         await asyncio.sleep(ECHO_SECONDS)
+        if self.mix.rot_seconds:
+            return  # a run whose journal is damaged may stand still
         try:
             await self.operator.settle()  # a late copy may have paused the run again
         except GradserveError as error:
@@ -165,150 +161,33 @@ class World:
     def _populate(self) -> None:
         shape = self.shape
         self.servers = [
-            Server(index, self.loop, self.disk, self.faults, shape.limits, self._name, self.trace)
+            Server(index, self.loop, self.disk, self.faults, shape.limits, self.name, self.trace)
             for index in range(shape.servers)
         ]
         self.network = Network(
-            self.loop, self.servers, self.faults, self.ledger, Random(f"{self._name} network"), self.trace
+            self.loop, self.servers, self.faults, self.ledger, Random(f"{self.name} network"), self.trace
         )
         self.settlement = Settlement()
-        self.place = Place(self._name, shape.spec, self.ledger, self.settlement, self._client)
+        self.place = Place(self.name, shape.spec, self.ledger, self.settlement, self.client)
         self.sessions = [
             SessionWorker(f"worker{index}", 0 if shape.rank_zero else index, self.loop, self.place)
             for index in range(shape.sessions)
         ]
         for habit in shape.scripts:
             name = f"curl-{habit}"
-            asyncio.create_task(self._script(name, habit).work(), name=name)  # noqa: RUF006 - the loop keeps its tasks
-        person = self._client("operator", Random(f"{self._name} o"))
+            asyncio.create_task(self.script(name, habit).work(), name=name)  # noqa: RUF006 - the loop keeps its tasks
+        person = self.client("operator", Random(f"{self.name} o"))
         no_copies = not (self.mix.copied or self.mix.request_lost)
         self.operator = Operator(person, self.ledger, self.random, no_copies=no_copies)
 
-    def _script(self, name: str, habit: str) -> ScriptWorker:
-        client = self._client(name, Random(f"{self._name} {name} client"))
-        return ScriptWorker(name, habit, self._name, self.ledger, self.settlement, client)  # type: ignore[arg-type]
+    def script(self, name: str, habit: str) -> ScriptWorker:
+        """A worker in curl."""
+        client = self.client(name, Random(f"{self.name} {name} client"))
+        return ScriptWorker(name, habit, self.name, self.ledger, self.settlement, client)  # type: ignore[arg-type]
 
-    def _client(self, name: str, random: Random) -> Client:
+    def client(self, name: str, random: Random) -> Client:
+        """Somebody who sends requests."""
         return Client(name, self.network, self.loop, self.faults, random)
-
-    # The hand that does the faults
-
-    def _hands(self) -> list[Any]:
-        mix = self.mix
-        readers = [
-            Reader(self._client(f"reader{index}", Random(f"{self._name} r{index}")), Random(f"{self._name} l{index}"))
-            for index in range(mix.readers)
-        ]
-        return [
-            self._now_and_then(mix.kill_seconds, self._restart_a_server),
-            self._now_and_then(mix.pause_seconds, self._pause_a_server),
-            self._now_and_then(mix.tail_seconds, self._lose_a_tail),
-            self._now_and_then(mix.damage_seconds, self._damage_a_snapshot),
-            self._now_and_then(mix.outage_seconds, self._break_a_connection),
-            self._now_and_then(mix.worker_kill_seconds, self._restart_a_worker),
-            self._now_and_then(mix.operator_seconds, self.operator.change),
-            self._now_and_then(mix.delete_seconds, self.operator.delete),
-            self._now_and_then(mix.guest_seconds, self._visit),
-            self._now_and_then(mix.script_guest_seconds, self._visit_with_curl),
-            *(self._now_and_then(0.5, reader.look) for reader in readers),
-        ]
-
-    async def _now_and_then(self, mean_seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-        self._hands_made += 1
-        random = Random(f"{self._name} {do.__name__} {self._hands_made}")
-        while mean_seconds:
-            await asyncio.sleep(random.expovariate(1 / mean_seconds))
-            await do()
-
-    async def _restart_a_server(self) -> None:
-        server = self.random.choice(self.servers)
-        if not server.alive:
-            return
-        drained = self.random.random() < self.mix.drained
-        self.faults.count("drain" if drained else "kill")
-        self.trace("drains" if drained else "kills", server.name)
-        if drained:
-            await server.drain()
-        else:
-            server.kill()
-        await asyncio.sleep(self.random.uniform(0.0, 1.0))
-        server.start()
-
-    async def _pause_a_server(self) -> None:
-        server = self.random.choice(self.servers)
-        program = server.program
-        self.faults.count("pause")
-        self.trace("pauses", server.name)
-        self.loop.pause(program)
-        await asyncio.sleep(self.random.uniform(0.2, 5.0))
-        self.trace("resumes", server.name)
-        self.loop.resume(program)
-
-    async def _lose_a_tail(self) -> None:
-        self._lose(self.random.randint(1, self.mix.tail_writes))
-
-    def _lose(self, writes: int) -> None:
-        lost = self.disk.lose_tail(writes)
-        if lost:
-            self.faults.count("lost_tail")
-            self.lost_entries += lost
-            self.trace("the store lost", lost, "entries, head", self.archive.head.position)
-
-    async def _damage_a_snapshot(self) -> None:
-        if self.disk.damage_newest_snapshot(whole=self.random.random() < 0.3, byte=self.random.getrandbits(16)):
-            self.faults.count("damaged_image")
-            self.trace("an image is damaged")
-
-    async def _break_a_connection(self) -> None:
-        everyone = self.random.random() < 0.3
-        broken = [server.name for server in self.servers] if everyone else [self.random.choice(self.servers).name]
-        self.faults.count("outage")
-        for name in broken:
-            self.faults.unreachable[name] = self.faults.unreachable.get(name, 0) + 1
-        await asyncio.sleep(self.random.uniform(0.2, 3.0))
-        for name in broken:
-            self.faults.unreachable[name] -= 1
-
-    async def _restart_a_worker(self) -> None:
-        worker = self.random.choice(self.sessions[: self.shape.restarting])
-        zombie = self.random.random() < self.mix.zombies
-        self.faults.count("zombie" if zombie else "worker_kill")
-        self.trace("stops" if zombie else "kills", worker.program.name)
-        together = self.random.random() < self.mix.tails_with_zombies
-        worker.stop(zombie=zombie)
-        if zombie and together:
-            self._lose(self.random.randint(1, 4))  # what the old process was told last; its successor begins behind
-        worker.start()
-        if zombie:
-            asyncio.create_task(self._wake_later(worker), name="wakes")  # noqa: RUF006 - the loop keeps its tasks
-
-    async def _visit(self) -> None:
-        self._guests += 1
-        name = f"guest{self._guests}"
-        self.settlement.enter(name)
-        # Not awaited: hands are let go when the faults are over, guests are not.
-        asyncio.create_task(Life(self.place, name, name, rank=9).visit(), name=name)  # noqa: RUF006
-
-    async def _visit_with_curl(self) -> None:
-        self._guests += 1
-        await asyncio.shield(self._script(f"guest{self._guests}", "visiting").visit())
-
-    async def _wake_later(self, worker: SessionWorker) -> None:
-        await asyncio.sleep(self.random.choice((0.5, 2.0, 6.0)) * self.random.random())
-        self.trace("wakes a process of", worker.name)
-        worker.wake()
-
-    async def _mend(self) -> None:
-        """What is down comes up, what is paused goes on, what is cut off is connected again."""
-        self.faults.unreachable.clear()
-        for server in self.servers:
-            self.loop.resume(server.program)
-            if server.going and server.alive:
-                server.kill()
-            if not server.alive:
-                server.start()
-        for worker in self.sessions:
-            worker.wake()
 
 
 async def _shown(index: int, server: Server) -> dict[str, Any]:
