@@ -63,4 +63,5 @@ def slots_by_tensor(state: State) -> tuple[Layout, NDArray[np.float32], dict[str
     }
     layout = Layout.of({name: view.shape for name, view in tensors.items()})
     metadata = {"version": str(arrays.version), "step": str(arrays.step), "head": state.control.head.hex()}
+    metadata.update({name: repr(value) for name, value in arrays.memory.items()})
     return layout, layout.flatten(tensors), metadata
