@@ -1,7 +1,7 @@
 """One cycle: the rate rises once and falls for long; the momentum moves the other way.
 
 A cycle is a list of phases, each with an end in k and the rate and momentum that it ends with; a phase begins where the
-one before ended. Where a phase is shorter than one update, its end counts.
+one before ended. A phase without length is passed over.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def one_cycle(schedule: OneCycle, lr: float, k: int) -> tuple[float, float | Non
     lines = schedule.style == "geron" or schedule.anneal_strategy == "linear"
     before = _Phase(0.0, first, schedule.max_momentum)
     for phase in phases:
-        if k <= phase.end or phase is phases[-1]:
+        if (before.end < phase.end and k <= phase.end) or phase is phases[-1]:
             break
         before = phase
     length = phase.end - before.end
