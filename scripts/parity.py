@@ -151,8 +151,7 @@ def optimizer_rows(count: int) -> Iterator[tuple[str, bool]]:
             for dtype in BOUNDS
         }
         double, single = worst["float64"], worst["float32"]
-        # Where the reference itself is that far from the exact result, we are held to ours.
-        held = double[0] <= BOUNDS["float64"] and (single[0] <= BOUNDS["float32"] or single[1] <= BOUNDS["float32"])
+        held = double[0] <= BOUNDS["float64"] and single[0] <= BOUNDS["float32"]
         figures = " | ".join(f"{x:.1e}" for x in (double[0], *single))
         yield f"| `{name}` | {form} | {reference} | {figures} |", held
 
@@ -310,9 +309,11 @@ Written by `scripts/parity.py` with {versions}; {draws} draws of hyperparameters
 Each draw: random hyperparameters on the preset of the reference (`compat`), 100 updates of three tensors of rank 1, 2
 and 3, weights from N(0, 0.1²), gradients N(0, 1) · exp(N(0, 1)), a learning rate that changes at every update. A figure
 is the largest difference of any weight after any update over the largest distance that any weight moved, the worst of
-all draws. *exact* is our own arithmetic in float64. Bounds: 1e-11 in float64; in float32 1e-5 from the reference, or
-from *exact* where the reference is not that close to it itself (Keras and optax compute 1 - β^t in float32). What is
-left in float32 is mostly the rounding of the weights, the same for both: half a unit in the last place at each update.
+all draws. *exact* is our own arithmetic in float64. Bounds: 1e-11 in float64, 1e-5 in float32.
+
+What is left in float32 is mostly the rounding of the weights, half a unit in the last place at each update, for us and
+for them. It grows with the weights and not with the way: weights of size 1 that move by 0.01 in 100 updates end a few
+1e-5 of that way from *exact* in every library, and as far from each other where decay is written in another order.
 
 | optimizer | form | reference | float64: ours, theirs | float32: ours, theirs | ours, exact | theirs, exact |
 |---|---|---|---|---|---|---|

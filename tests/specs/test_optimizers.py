@@ -324,3 +324,10 @@ def test_every_optimizer_explains_itself(name):
     assert "lr" in properties
     assert "name" not in properties
     assert all("description" in schema and "default" in schema for schema in properties.values())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.built)
+def test_the_json_schemas_defaults_are_the_declarations(name):
+    """What the catalogue shows makes the optimizer that the name alone makes."""
+    properties = OPTIMIZERS.built[name].catalogue_entry()["hyperparameters"]["properties"]
+    assert read({"name": name, **{field: schema["default"] for field, schema in properties.items()}}) == read(name)
