@@ -324,7 +324,7 @@ Defaults: {defaults}
 ## Schedules
 
 The largest difference of any rate over lr (and of any momentum), k = 0 … {last}, past the end of each schedule. For
-`one_cycle` up to its end: past it torch bounces back, here the last rate holds. Keras computes schedules in float32.
+`one_cycle` up to its end: past it torch bounces back, here the last rate holds. Keras' cosine is in float32 even here.
 `geron` is the OneCycleScheduler of the book's notebook. `reduce_on_plateau`: 200 reports, every mode, threshold,
 cooldown and floor that the reference has.
 
