@@ -25,6 +25,7 @@ from .ledger import Exchange
 
 PUSH = re.compile(r"/v1/runs/[^/]+/workers/([^/]+)/pushes/(\d+)")
 WORKER = re.compile(r"/v1/runs/[^/]+/workers/([^/?]+)")
+SLOTS = "/optimizer-state"
 MEASURED = ("gradient_norm", "clip_scale")
 
 
@@ -38,7 +39,8 @@ def etags_are_unique(e: Evidence) -> Iterator[str]:
 def weights_are_replays(e: Evidence) -> Iterator[str]:
     """Weights that anybody was shown are those of a replay of their ETag's history, bit for bit."""
     for exchange, response in answered(e):
-        if response.status != 200 or "etag" not in response.headers or not is_tensors(response):
+        shows = response.status == 200 and is_tensors(response) and not exchange.request.path.endswith(SLOTS)
+        if not shows:
             continue
         weights = Weights.of_response(response)
         nodes = e.by_etag.get(weights.etag, [])
@@ -52,6 +54,31 @@ def weights_are_present(e: Evidence) -> Iterator[str]:
         etag = response.headers.get("etag")
         if etag is not None and response.status < 400:
             yield from _true_once(e, exchange, partial(_etag_is, etag), f"{response.status} {etag}")
+
+
+def slots_are_replays(e: Evidence) -> Iterator[str]:
+    """Slots that anybody was shown are those of a replay of the head that came with them, bit for bit."""
+    for exchange, response in answered(e):
+        if response.status != 200 or not exchange.request.path.endswith(SLOTS):
+            continue
+        node = e.archive.nodes[bytes.fromhex(response.headers["gradserve-head"])]
+        if slots_in(response) != slots_of(e, node):
+            yield f"{exchange.client} was shown other slots than those at {node.position}"
+
+
+def rows_are_present(e: Evidence) -> Iterator[str]:
+    """The list of workers, and what is told of a worker's last push, are of a head since they were asked for."""
+    for exchange, response in answered(e):
+        if exchange.request.method != "GET" or response.status not in (200, 404):
+            continue
+        if exchange.request.path.endswith("/workers") and response.status == 200:
+            rows = response.json()["workers"]
+            yield from _true_once(e, exchange, partial(_rows_are, rows), f"workers {rows}")
+        elif match := PUSH.match(exchange.request.path):
+            outcome = response.json()
+            if outcome.get("code") == "run-not-found":
+                continue
+            yield from _true_once(e, exchange, partial(_last_is, match[1], int(match[2]), outcome), f"{outcome}")
 
 
 def heads_are_present(e: Evidence) -> Iterator[str]:
@@ -98,6 +125,8 @@ ANSWER_INVARIANTS = (
     etags_are_unique,
     weights_are_replays,
     weights_are_present,
+    slots_are_replays,
+    rows_are_present,
     heads_are_present,
     pushes_are_answered_by_the_chain,
     registrations_are_answered_by_the_chain,
@@ -115,6 +144,23 @@ def answered(e: Evidence) -> Iterator[tuple[Exchange, Response]]:
 def is_tensors(response: Response) -> bool:
     """Whether the body is a frame."""
     return "safetensors" in response.headers.get("content-type", "")
+
+
+def slots_in(response: Response) -> dict[str, bytes]:
+    """The slots of an answer, by `<slot>/<tensor>`."""
+    frame = decode_frame(response.body)
+    return {name: view.tobytes() for name, view in frame.layout.views(frame.vector()).items()}
+
+
+def slots_of(e: Evidence, node: Node) -> dict[str, bytes]:
+    """The slots at the end of a history, by `<slot>/<tensor>`."""
+    arrays = e.state(node)[1]
+    assert arrays.layout is not None
+    return {
+        f"{slot}/{name}": view.tobytes()
+        for slot, vector in arrays.slots.items()
+        for name, view in arrays.layout.views(vector).items()
+    }
 
 
 def read_push(worker: str, sequence: int, request: Request) -> Push:
@@ -181,6 +227,19 @@ def _refusal(e: Evidence, exchange: Exchange, request: Push | Register, code: st
             yield f"{exchange.client}: run {meant} is said to be deleted, {gone} are"
     elif code != "run-not-found" or exchange.begin > e.archive.heads[0][0]:
         yield from _true_once(e, exchange, partial(_refused, request, code), f"{code} {request}")
+
+
+def _rows_are(told: list[dict[str, Any]], control: Control) -> bool:
+    names = [row["name"] for row in told]
+    return names == sorted(control.workers) and all(_row_is(row["name"], row, control) for row in told)
+
+
+def _last_is(worker: str, sequence: int, told: dict[str, Any], control: Control) -> bool:
+    row = control.row(worker)
+    if "code" in told:
+        return row.last_sequence != sequence or row.outcome is None
+    recorded = {**(row.outcome or {}), "next_sequence": row.next_sequence, "receipt": row.receipt}
+    return row.last_sequence == sequence and all(told[key] == value for key, value in recorded.items())
 
 
 def _row_is(worker: str, told: dict[str, Any], control: Control) -> bool:

@@ -12,7 +12,7 @@ from gradserve.wire import decode_frame
 from gradserve_service.core.control import SUPERSEDED_KEPT
 from gradserve_service.core.image import decode_image
 
-from .answers import ANSWER_INVARIANTS
+from .answers import ANSWER_INVARIANTS, slots_in, slots_of
 from .evidence import Evidence, makes_weights, pushes
 from .ledger import Gradient
 
@@ -236,12 +236,8 @@ def servers_agree(e: Evidence) -> Iterator[str]:
             yield f"{shown['server']} is at {run['position']} {weights.etag}, the chain at {control.position}"
         if not _same(weights.vector, arrays.weights):
             yield f"{shown['server']} has other weights than the replay"
-        slots = decode_frame(answers[2].body)
-        views = slots.layout.views(slots.vector())
-        assert arrays.layout is not None
-        for slot, vector in arrays.slots.items():
-            if not all(_same(views[f"{slot}/{name}"], view) for name, view in arrays.layout.views(vector).items()):
-                yield f"{shown['server']} has another {slot} than the replay"
+        if slots_in(answers[2]) != slots_of(e, e.archive.head):
+            yield f"{shown['server']} has other slots than the replay"
 
 
 INVARIANTS: tuple[Invariant, ...] = (

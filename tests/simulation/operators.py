@@ -101,22 +101,34 @@ def described() -> Flow[dict[str, Any] | None]:
 
 
 class Reader:
-    """Looks at the weights now and then, with and without waiting; believes nothing but what it is told."""
+    """Looks at the run now and then; believes nothing but what it is told. What it was shown is checked at the end."""
 
     def __init__(self, client: Client, random: Random) -> None:
         self._client, self._random = client, random
+        self._etag: str | None = None
 
     async def look(self) -> None:
-        """One look. What it shows is checked at the end, against the history that it names."""
-        headers: tuple[tuple[str, str], ...] = (("Accept", MEDIA_TYPE),)
-        if (held := getattr(self, "_etag", None)) is not None and self._random.random() < 0.7:
-            headers += (("If-None-Match", held),)
+        """One look: mostly at the weights."""
+        if self._random.random() < 0.7:
+            await self._look_at_weights()
+        else:
+            last = f"/workers/worker0/pushes/{self._random.randint(1, 12)}"
+            await self._get(self._random.choice(("", "/workers", "/optimizer-state", last)))
+
+    async def _look_at_weights(self) -> None:
+        """With and without a condition, with and without waiting for newer ones."""
+        headers: Headers = (("Accept", MEDIA_TYPE),)
+        if self._etag is not None and self._random.random() < 0.7:
+            headers += (("If-None-Match", self._etag),)
         wait = self._random.choice((0.0, 0.0, 1.5))
         if wait:
             headers += (("Prefer", f"wait={wait}"),)
-        try:
-            response = await self._client.send(Request("GET", f"/v1/runs/{RUN}/weights", headers, wait_seconds=wait))
-        except ServerUnreachable:
-            return
-        if response.status == 200:
+        response = await self._get("/weights", headers, wait)
+        if response is not None and response.status == 200:
             self._etag = response.header("etag")
+
+    async def _get(self, path: str, headers: Headers = (), wait_seconds: float = 0.0) -> Response | None:
+        try:
+            return await self._client.send(Request("GET", f"/v1/runs/{RUN}{path}", headers, wait_seconds=wait_seconds))
+        except ServerUnreachable:
+            return None
