@@ -39,6 +39,7 @@ def ours(size: int, run_all: RunAll, spec: Any, clip: tuple[Any, ...] = ()) -> S
     rule = rule_for(spec)
     buffers = [filled(size, 0.5), filled(size, 0.5)]
     slots = {slot.name: filled(size, 1e-3) for slot in rule.slots}
+    memory = dict(rule.memory)
     gradient = Gradient.whole(random_vector(size))
     count = 100
 
@@ -53,6 +54,7 @@ def ours(size: int, run_all: RunAll, spec: Any, clip: tuple[Any, ...] = ()) -> S
             weights=weights,
             next_weights=next_weights,
             slots=slots,
+            memory=memory,
             gradient=gradient,
             lr=1e-3,
             momentum=None,

@@ -23,6 +23,7 @@ class Updates:
         self.lr, self.clip = spec.lr, clip
         self.weights: Array = np.array(weights)
         self.slots = {slot.name: np.full_like(self.weights, slot.initial) for slot in self.rule.slots}
+        self.memory = dict(self.rule.memory)
         self.updates = 0
 
     def step(
@@ -43,6 +44,7 @@ class Updates:
             weights=weights,
             next_weights=next_weights,
             slots=self.slots,
+            memory=self.memory,
             gradient=gradient,
             lr=self.lr if lr is None else lr,
             momentum=momentum,
@@ -55,8 +57,9 @@ class Updates:
 
     @property
     def state(self) -> bytes:
-        """All bytes of weights and slots."""
-        return b"".join([self.weights.tobytes(), *(slot.tobytes() for slot in self.slots.values())])
+        """All bytes of weights, slots and memory."""
+        vectors = [self.weights, *self.slots.values(), *map(np.float64, self.memory.values())]
+        return b"".join(vector.tobytes() for vector in vectors)
 
 
 def read_only(array: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,106 @@ def test_a_power_beyond_all_measure_is_zero_and_not_an_error() -> None:
 def test_a_changed_base_rate_scales_the_schedule() -> None:
     """PATCH lr changes the base; the schedule multiplies on."""
     assert lr_at(specs.Power(s=10.0), 10, lr=0.4) == 0.2
+
+
+BOUNDARIES: list[tuple[Any, dict[int, float]]] = [
+    (specs.Step(step_size=30), {0: 0.1, 29: 0.1, 30: 0.01, 31: 0.01, 59: 0.01, 60: 0.001}),
+    (specs.Step(step_size=1, gamma=0.0), {0: 0.1, 1: 0.0, 10**9: 0.0}),
+    (
+        specs.PiecewiseConstant(boundaries=(5, 9), values=(3.0, 2.0, 1.0)),
+        {0: 3, 4: 3, 5: 2, 6: 2, 8: 2, 9: 1, 10**9: 1},
+    ),
+    (
+        specs.PiecewiseConstant(boundaries=(5, 9), values=(3.0, 2.0, 1.0), right_closed=True),
+        {0: 3, 4: 3, 5: 3, 6: 2, 9: 2, 10: 1, 10**9: 1},
+    ),
+    (specs.PiecewiseConstant(boundaries=(), values=(3.0,)), {0: 3, 10**9: 3}),
+    (specs.Exponential(decay_rate=0.5, decay_steps=10), {0: 0.1, 10: 0.05, 20: 0.025, 10**9: 0.0}),
+    (
+        specs.Exponential(decay_rate=0.5, decay_steps=10, staircase=True),
+        {9: 0.1, 10: 0.05, 11: 0.05, 19: 0.05, 20: 0.025},
+    ),
+    (specs.Exponential(decay_rate=0.5, begin=3), {0: 0.1, 2: 0.1, 3: 0.1, 4: 0.05, 5: 0.025}),
+    (specs.Exponential(decay_rate=0.5, end=0.03), {1: 0.05, 2: 0.03, 10**9: 0.03}),
+    (specs.Exponential(decay_rate=2.0, end=0.3), {0: 0.1, 1: 0.2, 2: 0.3, 10**9: 0.3}),
+    (specs.InverseTime(decay_rate=1.0), {0: 0.1, 1: 0.05, 3: 0.025, 9: 0.01}),
+    (specs.InverseTime(decay_rate=1.0, decay_steps=5, staircase=True), {4: 0.1, 5: 0.05, 9: 0.05, 10: 0.1 / 3}),
+    (specs.Polynomial(total_steps=10), {0: 0.1, 5: 0.05, 9: 0.01, 10: 0.0, 11: 0.0, 10**9: 0.0}),
+    (specs.Polynomial(total_steps=10, end=0.02, power=2.0), {0: 0.1, 5: 0.04, 10: 0.02, 11: 0.02}),
+    (specs.Polynomial(total_steps=10, begin=4), {4: 0.1, 5: 0.09, 13: 0.01, 14: 0.0}),
+    (specs.Polynomial(total_steps=10, cycle=True), {0: 0.1, 9: 0.01, 10: 0.0, 11: 0.045, 20: 0.0, 21: 0.03}),
+    (specs.Linear(), {0: 0.1 / 3, 4: 0.1 * (1 / 3 + 8 / 15), 5: 0.1, 6: 0.1, 10**9: 0.1}),
+    (specs.Linear(start_factor=0.0, end_factor=2.0, total_steps=10), {0: 0.0, 5: 0.1, 9: 0.18, 10: 0.2, 11: 0.2}),
+    (specs.Cosine(total_steps=10, end=0.02), {0: 0.1, 5: 0.06, 10: 0.02, 11: 0.02, 10**9: 0.02}),
+    (specs.Cosine(total_steps=10, end_factor=0.5), {0: 0.1, 5: 0.075, 10: 0.05}),
+    (specs.Cosine(total_steps=10, exponent=2.0), {0: 0.1, 5: 0.025, 10: 0.0}),
+    (specs.Cosine(total_steps=10, end=0.02, after="bounce"), {10: 0.02, 15: 0.06, 20: 0.1, 25: 0.06, 30: 0.02}),
+    (specs.ClientOwned(), {0: 0.1, 10**9: 0.1}),
+]
+
+
+@pytest.mark.parametrize(("schedule", "expected"), BOUNDARIES, ids=[schedule.name for schedule, _ in BOUNDARIES])
+def test_schedules_at_before_and_past_their_boundaries(schedule: Any, expected: dict[int, float]) -> None:
+    """Which update is the first with the new rate, and what holds after the end."""
+    for k, rate in expected.items():
+        assert lr_at(schedule, k) == pytest.approx(rate, rel=1e-14, abs=1e-17), k
+
+
+TWO = specs.OneCycle(total_steps=11, max_lr=1.0, pct_start=0.5, div_factor=10.0, final_div_factor=10.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "corners"),
+    [
+        # the rise ends at k = pct_start total - 1 = 4.5, the fall at k = 10
+        (TWO, {0: (0.1, 0.95), 10: (0.01, 0.95), 11: (0.01, 0.95), 10**9: (0.01, 0.95)}),
+        (
+            TWO.model_copy(update={"total_steps": 10, "anneal_strategy": "linear"}),
+            {0: (0.1, 0.95), 2: (0.55, 0.9), 4: (1.0, 0.85), 9: (0.01, 0.95), 10: (0.01, 0.95)},
+        ),
+        (
+            TWO.model_copy(update={"total_steps": 20, "pct_start": 0.25, "three_phase": True}),
+            {0: (0.1, 0.95), 2: (0.55, 0.9), 4: (1.0, 0.85), 6: (0.55, 0.9), 8: (0.1, 0.95), 19: (0.01, 0.95)},
+        ),
+        (TWO.model_copy(update={"cycle_momentum": False}), {0: (0.1, None), 10: (0.01, None)}),
+        (TWO.model_copy(update={"max_lr": None}), {0: (0.01, 0.95), 10: (0.001, 0.95)}),
+        # phases shorter than an update
+        (TWO.model_copy(update={"total_steps": 1}), {0: (0.01, 0.95), 1: (0.01, 0.95)}),
+        (TWO.model_copy(update={"total_steps": 2}), {0: (1.0, 0.85), 1: (0.01, 0.95)}),
+        (TWO.model_copy(update={"pct_start": 1.0}), {0: (0.1, 0.95), 10: (1.0, 0.85), 11: (0.01, 0.95)}),
+        (
+            specs.OneCycle(style="geron", total_steps=10, max_lr=1.0),
+            {0: (0.1, 0.95), 2: (0.55, 0.9), 4: (1.0, 0.85), 8: (0.1, 0.95), 9: (0.05005, 0.95), 10: (1e-4, 0.95)},
+        ),
+        (specs.OneCycle(style="geron", total_steps=1, max_lr=1.0), {0: (0.1, 0.95), 1: (1e-4, 0.95), 5: (1e-4, 0.95)}),
+    ],
+)
+def test_one_cycle_at_its_corners(schedule: Any, corners: dict[int, tuple[float, float | None]]) -> None:
+    """Rate and momentum; after the end the last rate holds, where torch's bounces."""
+    for k, expected in corners.items():
+        rate, momentum = resolve(schedule, 0.1, k)
+        assert rate == pytest.approx(expected[0], rel=1e-12)
+        assert momentum == (None if expected[1] is None else pytest.approx(expected[1], rel=1e-12))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        specs.Exponential(decay_rate=1e308, decay_steps=1e-308, end=1.0),
+        specs.Exponential(decay_rate=1e-308, decay_steps=1e-308, staircase=True),
+        specs.InverseTime(decay_rate=0.0, decay_steps=1e-308, staircase=True),
+        specs.InverseTime(decay_rate=1e308, decay_steps=1e-308),
+        specs.Linear(start_factor=1e308, end_factor=1e308),
+        specs.Polynomial(total_steps=1, power=1e308, cycle=True, end=1e308),
+        specs.Cosine(total_steps=2**53 - 1, end_factor=1e308, exponent=1e308),
+        specs.OneCycle(total_steps=3, div_factor=1e-308, final_div_factor=1e-308),
+    ],
+    ids=lambda schedule: schedule.name,
+)
+@pytest.mark.parametrize("lr", [0.0, 0.1, 1e308])
+def test_no_schedule_raises_or_leaves_the_numbers_of_json(schedule: Any, lr: float) -> None:
+    """Whatever the spec lets pass: the decider writes the rate into an entry, and an entry holds no infinity."""
+    for k in (0, 1, 2, 5, 10**6, 2**53):
+        rate, _ = resolve(schedule, lr, k)
+        assert math.isfinite(rate), k
+        assert rate >= 0

@@ -15,6 +15,9 @@ from core.strategies import clips, first_weights, gradients, optimizers, seeds, 
 from core.twin import Twin
 
 BLOCKS = st.sampled_from([1, 3, 1000])
+# A corrected variance is 0 at the first update, g² - g²: in float32 what is left of it is rounding of the size of g²,
+# whatever eps is. The float64 comparison holds this form; no bound on float32 that does not grow with g² can.
+WELL_CONDITIONED = optimizers.filter(lambda spec: not (getattr(spec, "centered", False) and spec.bias_correction))
 
 
 def assert_agrees(run: Updates, twin: Twin, share: float) -> None:
@@ -42,7 +45,7 @@ def test_float64_agrees_with_the_twin_to_the_last_digits(
     assert_agrees(run, twin, 1e-12)
 
 
-@given(optimizers, clips, shapes, seeds, st.sampled_from([1, 2, 7]), BLOCKS)
+@given(WELL_CONDITIONED, clips, shapes, seeds, st.sampled_from([1, 2, 7]), BLOCKS)
 @settings(max_examples=150, deadline=None)
 def test_float32_stays_within_float32_precision_of_the_twin(
     spec: Any, clip: list[Any], shape: tuple[int, ...], seed: int, updates: int, block: int

@@ -12,7 +12,7 @@ from core.running import Updates, partial, read_only
 from core.strategies import EACH, label
 from gradserve import specs
 from gradserve_service.core.gradient import Gradient
-from gradserve_service.core.optimizers import Adam, AdamW, Rule, Sgd, rule_for
+from gradserve_service.core.optimizers import RULES, Rule, Sgd, rule_for
 from gradserve_service.core.update import apply_update
 
 each = pytest.mark.parametrize("spec", EACH, ids=label)
@@ -33,6 +33,7 @@ def test_the_gradient_and_the_old_weights_are_only_read(spec: Any, clip: list[An
         weights=read_only(w),
         next_weights=np.empty_like(w),
         slots=slots,
+        memory=dict(rule_for(spec).memory),
         gradient=Gradient.whole(read_only(g)),
         lr=0.1,
         momentum=None,
@@ -57,10 +58,11 @@ def test_a_tensor_left_out_keeps_weights_and_slots(spec: Any) -> None:
 
 @each
 def test_an_empty_gradient_changes_nothing(spec: Any) -> None:
-    """No tensor came: weights are copied, slots stay."""
+    """No tensor came: weights are copied, slots stay. What counts updates has counted one."""
     run = Updates(spec, np.arange(4, dtype=np.float32))
     before = run.state
     statistics = run.step(partial([None] * 4, np.float32))
+    run.memory = dict(run.rule.memory)
     assert run.state == before
     assert statistics.gradient_norm == 0.0
 
@@ -69,7 +71,7 @@ def test_an_empty_gradient_changes_nothing(spec: Any) -> None:
 def test_nothing_is_ever_computed_in_float64(spec: Any) -> None:
     """NEP 50: one np.float64 among the scalars would make blocks float64, or three times slower, without a word."""
     seen: set[Any] = set()
-    rule_type = {"sgd": Sgd, "adam": Adam, "adamw": AdamW}[spec.name]
+    rule_type = RULES[spec.name]
 
     class Spy(rule_type):  # type: ignore[valid-type, misc]
         watched: ClassVar[set[Any]] = seen
@@ -109,6 +111,7 @@ def test_a_step_allocates_next_to_nothing(spec: Any, clip: list[Any]) -> None:
             weights=weights,
             next_weights=next_weights,
             slots=slots,
+            memory=dict(rule_for(spec).memory),
             gradient=gradient,
             lr=0.1,
             momentum=None,
@@ -140,10 +143,22 @@ def test_the_state_of_an_optimizer_follows_from_its_spec() -> None:
         specs.Sgd(momentum=0.9): ["velocity"],
         specs.Adam(): ["exp_avg", "exp_avg_sq"],
         specs.AdamW(amsgrad=True): ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+        specs.Adagrad(): ["sum"],
+        specs.RmsProp(): ["square_avg"],
+        specs.RmsProp(momentum=0.9, centered=True): ["square_avg", "grad_avg", "velocity"],
+        specs.Adamax(): ["exp_avg", "exp_inf"],
+        specs.Nadam(): ["exp_avg", "exp_avg_sq"],
     }
     for spec, names in expected.items():
         assert [slot.name for slot in rule_for(spec).slots] == names
         assert [slot.initial for slot in rule_for(spec).slots] == [0.0] * len(names)
+    started = [
+        specs.Adagrad(initial_accumulator_value=0.1),
+        specs.RmsProp(initial_accumulator_value=0.1, centered=True),
+    ]
+    assert [[slot.initial for slot in rule_for(spec).slots] for spec in started] == [[0.1], [0.1, 0.0]]
+    memories = {name: dict(rule().memory) for name, rule in RULES.items()}
+    assert memories == {name: {"mu_product": 1.0} if name == "nadam" else {} for name in RULES}
 
 
 @each

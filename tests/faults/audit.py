@@ -172,6 +172,7 @@ def from_promises(plan: Plan, run: CatalogueRecord, told: list[dict[str, Any]], 
         after = np.empty_like(arrays.weights)
         apply_update(
             arrays.rule, (), weights=arrays.weights, next_weights=after, slots=arrays.slots,
+            memory=arrays.memory,
             gradient=Gradient.of(frame, layout), lr=spec.optimizer.lr, momentum=None, step=arrays.step + 1,
         )  # fmt: skip
         arrays.weights, arrays.step, arrays.version = after, arrays.step + 1, arrays.version + 1

@@ -200,3 +200,13 @@ async def test_replicas_may_be_exchanged_under_the_app(server, replicas_of):
         server.app.state.replicas = successor
         assert (await server.push(1, PUSH)).json()["outcome"] == "duplicate"
         assert (await server.push(2, PUSH)).json()["version"] == 2
+
+
+async def test_with_the_schedule_client_each_push_names_its_rate(server, frame, problem):
+    """In JSON or in a frame's metadata; without it the push is refused, and its sequence is not used up."""
+    await server.make_run(weights=WEIGHTS, schedule="client")
+    problem(await server.push(1, PUSH), "validation-error")
+    rates = []
+    rates.append((await server.push(1, {**PUSH, "lr": 0.25})).json()["lr"])
+    rates.append((await server.push(2, frame(PUSH["gradients"], lr="0.125"))).json()["lr"])
+    assert rates == [0.25, 0.125]

@@ -9,7 +9,7 @@
     remember NAME @a                              keep a receipt or an ETag under another name
     lose 2                                        the journal loses its last entries
     restart                                       state through an image and back
-    weights · worker a · state                    look
+    weights · memory · worker a · state           look
 
 `@0` is the ETag of version 0 and `@a` the receipt of worker a, as this history made them. Answers are compared as text.
 """
@@ -138,6 +138,7 @@ class Scenario:
         image = memoryview(b"".join(pieces))
         control, arrays = decode_image(image, UID, self.creation, image_digest(pieces))
         assert control == self.control
+        assert arrays.memory == self.arrays.memory
         assert list(control.workers) == list(self.control.workers)
         self.control, self.arrays = control, arrays
         return f"position={control.position} version={control.version}"
@@ -147,6 +148,9 @@ class Scenario:
         assert self.arrays.weights is not None
         views = self.arrays.layout.views(self.arrays.weights)
         return json.dumps({name: view.tolist() for name, view in views.items()})
+
+    def do_memory(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.arrays.memory.items()) or "nothing"
 
     def do_worker(self, worker: str) -> str:
         row = self.control.row(worker)

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from gradserve.specs import OPTIMIZERS, SGD, Adam, AdamW, RunSpec, Sgd, validation_refusal
+from gradserve.specs import (
+    OPTIMIZERS,
+    SGD,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Nadam,
+    OptimizerSpec,
+    RmsProp,
+    RunSpec,
+    Sgd,
+    validation_refusal,
+)
+
+BUILT = "sgd, adagrad, rmsprop, adam, adamw, adamax, nadam"
 
 
 def read(optimizer):
@@ -44,7 +59,40 @@ def test_the_defaults_are_those_of_torch():
     }
     assert Adam().model_dump() == {**adam, "name": "adam", "weight_decay": 0.0, "weight_decay_mode": "l2"}
     assert AdamW().model_dump() == {**adam, "name": "adamw", "weight_decay": 0.01, "weight_decay_mode": "decoupled"}
+    assert Adagrad().model_dump() == {
+        "name": "adagrad",
+        "lr": 1e-2,
+        "lr_decay": 0.0,
+        "eps": 1e-10,
+        "eps_in_sqrt": False,
+        "initial_accumulator_value": 0.0,
+        "weight_decay": 0.0,
+        "weight_decay_mode": "l2",
+        "maximize": False,
+    }
+    rmsprop = RmsProp()
+    assert (rmsprop.lr, rmsprop.alpha, rmsprop.eps, rmsprop.momentum, rmsprop.centered) == (
+        1e-2,
+        0.99,
+        1e-8,
+        0.0,
+        False,
+    )
+    adamax = Adamax()
+    assert (adamax.lr, adamax.beta1, adamax.beta2, adamax.eps, adamax.eps_in_max) == (2e-3, 0.9, 0.999, 1e-8, True)
+    nadam = Nadam()
+    assert (nadam.lr, nadam.beta1, nadam.beta2, nadam.eps, nadam.momentum_decay) == (2e-3, 0.9, 0.999, 1e-8, 4e-3)
     assert SGD is Sgd
+
+
+def test_what_torch_says_of_an_optimizer_is_read_whole():
+    """`{"name": "NAdam", **optimizer.defaults}`: how torch computes is no hyperparameter."""
+    defaults = {
+        "lr": 0.002, "betas": (0.9, 0.999), "eps": 1e-08, "weight_decay": 0, "momentum_decay": 0.004,
+        "decoupled_weight_decay": False, "maximize": False, "foreach": None, "capturable": False,
+        "differentiable": False,
+    }  # fmt: skip
+    assert read({"name": "NAdam", **defaults}) == Nadam()
 
 
 @pytest.mark.parametrize(
@@ -64,6 +112,26 @@ def test_the_defaults_are_those_of_torch():
         ("Nesterov", Sgd(momentum=0.9, nesterov=True)),
         ("SGDW", Sgd(weight_decay_mode="decoupled")),
         ("AMSGrad", Adam(amsgrad=True)),
+        ("Adagrad", Adagrad()),
+        ("AdaGrad", Adagrad()),
+        ("RMSprop", RmsProp()),
+        ("RMSProp", RmsProp()),
+        ("rms_prop", RmsProp()),
+        ("Adamax", Adamax()),
+        ("AdaMax", Adamax()),
+        ("NAdam", Nadam()),
+        ("Nadam", Nadam()),
+        (
+            {"name": "adagrad", "initial_accumulator": 0.5, "epsilon": 0},
+            Adagrad(initial_accumulator_value=0.5, eps=0.0),
+        ),
+        ({"name": "rmsprop", "rho": 0.8}, RmsProp(alpha=0.8)),
+        ({"name": "rmsprop", "beta": 0.8, "mu": 0.5}, RmsProp(alpha=0.8, momentum=0.5)),
+        ({"name": "rmsprop", "decay": 0.8, "initial_scale": 1.0}, RmsProp(alpha=0.8, initial_accumulator_value=1.0)),
+        ({"name": "rms_prop", "decay_rate": 0.8}, RmsProp(alpha=0.8)),
+        ({"name": "adamax", "betas": [0.5, 0.25]}, Adamax(beta1=0.5, beta2=0.25)),
+        ({"name": "NAdam", "b1": 0.5, "psi": 0.1}, Nadam(beta1=0.5, momentum_decay=0.1)),
+        ({"name": "nadam", "schedule_decay": 0.1}, Nadam(momentum_decay=0.1)),
         ({"name": "momentum", "momentum": 0.8, "lr": 1}, Sgd(momentum=0.8, lr=1.0)),
         ({"Name": "nag", "mu": 0.5}, Sgd(momentum=0.5, nesterov=True)),
         ({"name": "adam", "learning_rate": 0.1}, Adam(lr=0.1)),
@@ -107,6 +175,17 @@ def test_the_constructors_read_the_same_aliases():
         ({"name": "adamw", "compat": "keras"}, AdamW(eps=1e-7, eps_hat=True, weight_decay=4e-3)),
         ({"name": "adamw", "compat": "optax"}, AdamW(weight_decay=1e-4, amsgrad_corrected=True)),
         ({"name": "sgd", "compat": "keras"}, Sgd(lr=0.01, lr_in_momentum=True, weight_decay_mode="decoupled")),
+        ({"name": "adagrad", "compat": "keras"}, Adagrad(lr=1e-3, eps=1e-7, eps_in_sqrt=True,
+         initial_accumulator_value=0.1, weight_decay_mode="decoupled")),
+        ({"name": "adagrad", "compat": "optax"}, Adagrad(eps=1e-7, eps_in_sqrt=True, initial_accumulator_value=0.1)),
+        ({"name": "rmsprop", "compat": "keras"}, RmsProp(lr=1e-3, alpha=0.9, eps=1e-7, eps_in_sqrt=True,
+         lr_in_momentum=True, weight_decay_mode="decoupled")),
+        ({"name": "rmsprop", "compat": "optax"}, RmsProp(alpha=0.9, eps_in_sqrt=True, lr_in_momentum=True)),
+        ({"name": "adamax", "compat": "keras"},
+         Adamax(lr=1e-3, eps=1e-7, eps_in_max=False, weight_decay_mode="decoupled")),
+        ({"name": "nadam", "compat": "keras"},
+         Nadam(lr=1e-3, eps=1e-7, momentum_decay=1.0, weight_decay_mode="decoupled")),
+        ({"name": "nadam", "compat": "optax"}, Nadam(variant="constant")),
     ],
     ids=str,
 )  # fmt: skip
@@ -136,12 +215,18 @@ def test_the_serialised_form_of_keras_is_read_with_its_defaults():
     [
         ({"use_ema": True}, "expected use_ema unset, came True"),
         ({"gradient_accumulation_steps": 4}, "expected gradient_accumulation_steps unset, came 4"),
-        ({"decay": 0.01}, "schedule power with s = 1/decay"),
         ({"learning_rate": {"class_name": "CosineDecay", "config": {}}}, "run's own field 'schedule'"),
     ],
 )
 def test_what_keras_can_and_this_version_cannot_is_refused_with_the_way_out(config, words):
     assert words in refusal({"class_name": "Adam", "config": config}).detail
+
+
+def test_decay_of_keras_is_no_field_of_an_optimizer():
+    """It is the run's schedule; an optimizer alone has no place for it."""
+    written = {"class_name": "Adam", "config": {"decay": 0.01}}
+    with pytest.raises(ValidationError, match="inverse_time"):
+        TypeAdapter(OptimizerSpec).validate_python(written)
 
 
 def test_keras_defaults_that_ask_for_nothing_are_dropped():
@@ -151,12 +236,12 @@ def test_keras_defaults_that_ask_for_nothing_are_dropped():
 @pytest.mark.parametrize(
     ("written", "detail"),
     [
-        ("lion", "optimizer: expected one of sgd, adam, adamw; this version does not build the optimizer 'lion' yet"),
-        ("SGDScheduleFree", "optimizer: expected one of sgd, adam, adamw; this version does not build the optimizer "
-                            "'schedule_free_sgd' yet"),
-        ("adma", "optimizer: expected one of sgd, adam, adamw, came 'adma'"),
-        ({"lr": 1}, "optimizer: expected 'name' to be one of sgd, adam, adamw"),
-        ({"name": 3}, "optimizer: expected 'name' to be one of sgd, adam, adamw"),
+        ("lion", f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'lion' yet"),
+        ("SGDScheduleFree",
+         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'schedule_free_sgd' yet"),
+        ("adma", f"optimizer: expected one of {BUILT}, came 'adma'"),
+        ({"lr": 1}, f"optimizer: expected 'name' to be one of {BUILT}"),
+        ({"name": 3}, f"optimizer: expected 'name' to be one of {BUILT}"),
         (None, "optimizer: expected a name or an object with 'name', came NoneType"),
         ([], "optimizer: expected a name or an object with 'name', came list"),
         ({"name": "sgd", "betas": [0.9, 0.99]}, "optimizer: expected only the fields name, lr, momentum, dampening, "
@@ -191,6 +276,12 @@ def test_keras_defaults_that_ask_for_nothing_are_dropped():
         ({"name": "sgd", "nesterov": True, "momentum": 0.9, "dampening": 0.5}, "optimizer: expected momentum > 0 and "
          "dampening 0 with nesterov, came momentum 0.9 and dampening 0.5: set momentum (0.9 is usual) or leave "
          "nesterov out"),
+        ({"name": "rmsprop", "nesterov": True}, "optimizer: expected momentum > 0 with nesterov, came 0: set momentum "
+         "(0.9 is usual) or leave it out"),
+        ({"name": "nadam", "variant": "nesterov"},
+         "optimizer.variant: expected 'dozat' or 'constant', came 'nesterov'"),
+        ({"name": "adam", "decay": -1}, "expected the optimizer's decay once, as a number ≥ 0, came [-1]"),
+        ({"name": "adam", "decay": "0.1"}, "expected the optimizer's decay once, as a number ≥ 0, came ['0.1']"),
         ({"name": "sgd", "lr_in_momentum": True, "momentum": 0.9, "dampening": 0.5},
          "optimizer: expected dampening 0 with lr_in_momentum, came 0.5: leave one out"),
     ],
@@ -233,3 +324,10 @@ def test_every_optimizer_explains_itself(name):
     assert "lr" in properties
     assert "name" not in properties
     assert all("description" in schema and "default" in schema for schema in properties.values())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.built)
+def test_the_json_schemas_defaults_are_the_declarations(name):
+    """What the catalogue shows makes the optimizer that the name alone makes."""
+    properties = OPTIMIZERS.built[name].catalogue_entry()["hyperparameters"]["properties"]
+    assert read({"name": name, **{field: schema["default"] for field, schema in properties.items()}}) == read(name)

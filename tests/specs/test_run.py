@@ -18,6 +18,7 @@ from gradserve.specs import (
     Constant,
     GlobalNorm,
     Inverse,
+    InverseTime,
     NoStaleness,
     Power,
     RunChanges,
@@ -95,6 +96,36 @@ def test_clipping_that_keras_puts_on_the_optimizer_becomes_the_runs():
         assert spec.clip == (GlobalNorm(max_norm=1.0, eps=0.0), Value(value=0.5))
         assert spec.optimizer.lr == 0.1
         assert detail_of({"optimizer": optimizer, "clip": ["value"]}).startswith("expected clipping once")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"class_name": "Adam", "config": {"lr": 0.001, "decay": 0.01}},
+        {"class_name": "RMSprop", "config": {"decay": 0.01}},
+        {"name": "rmsprop", "compat": "keras", "decay": 0.01},
+        {"name": "sgd", "Decay": 0.01},
+    ],
+    ids=str,
+)
+def test_decay_of_keras_becomes_the_runs_schedule(optimizer):
+    """lr / (1 + decay · iterations), iterations from 0; beside a schedule it is one too many."""
+    spec = RunSpec.model_validate({"optimizer": optimizer})
+    assert spec.schedule == InverseTime(decay_rate=0.01)
+    assert detail_of({"optimizer": optimizer, "schedule": "constant"}) == (
+        "expected one schedule, came schedule and the optimizer's decay 0.01: send schedule"
+    )
+
+
+def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras():
+    """Zero and null are no schedule; to torch and optax `decay` is RMSprop's alpha."""
+    for nothing in (0, 0.0, None):
+        spec = RunSpec.model_validate(
+            {"optimizer": {"class_name": "SGD", "config": {"decay": nothing}}, "schedule": "constant"}
+        )
+        assert spec.schedule == Constant()
+    spec = RunSpec.model_validate({"optimizer": {"name": "RMSProp", "decay": 0.5}})
+    assert (spec.schedule, spec.optimizer.alpha) == (None, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -234,8 +265,8 @@ def test_what_is_not_named_stays(fields):
     ("fields", "detail"),
     [
         ({"name": "sgd"}, "optimizer: expected name 'adam', came 'sgd': another rule needs another run"),
-        ({"name": "lion"}, "optimizer: expected one of sgd, adam, adamw; this version does not build the optimizer "
-                           "'lion' yet"),
+        ({"name": "lion"}, "optimizer: expected one of sgd, adagrad, rmsprop, adam, adamw, adamax, nadam; this version "
+                           "does not build the optimizer 'lion' yet"),
         ({"lr": -1}, "optimizer.lr: expected a number ≥ 0, came -1"),
         ({"compat": "keras"}, "optimizer: compat sets defaults when a run is created: send the fields to change"),
         ({"momentum": 0.9}, "optimizer: expected only the fields lr, beta1, beta2, eps, eps_root, eps_hat, "

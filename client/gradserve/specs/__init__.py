@@ -5,8 +5,13 @@ canonical form. The front door: nothing else of this package is imported from ou
 """
 
 from .base import Family, Spec
+from .cosines import Cosine, OneCycle, WarmupCosine
+from .decays import Exponential, InverseTime, Linear, PiecewiseConstant, Polynomial, Power, Step
+from .descent import Sgd
 from .messages import validation_refusal
-from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, OptimizerSpec, Sgd
+from .moments import Adam, Adamax, AdamW, Nadam
+from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
+from .plateau import ReduceOnPlateau
 from .policies import (
     AGGREGATIONS,
     CLIPS,
@@ -22,11 +27,13 @@ from .policies import (
 )
 from .push import CURSOR_BYTES_MAX, PushFields
 from .run import RunChanges, RunSpec
-from .schedules import SCHEDULES, Constant, Power, ScheduleSpec, WarmupCosine
+from .scaled import Adagrad, RmsProp
+from .schedules import SCHEDULES, ClientOwned, Constant, ScheduleSpec
 
 __all__ = [
-    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "OPTIMIZERS", "SCHEDULES", "SGD", "STALENESS", "Adam", "AdamW",
-    "AggregationSpec", "Async", "ClipSpec", "Constant", "Family", "GlobalNorm", "Inverse", "NoStaleness",
-    "OptimizerSpec", "Power", "PushFields", "RunChanges", "RunSpec", "ScheduleSpec", "Sgd", "Spec", "StalenessSpec",
-    "Value", "WarmupCosine", "validation_refusal",
+    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "OPTIMIZERS", "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam",
+    "AdamW", "Adamax", "AggregationSpec", "Async", "ClientOwned", "ClipSpec", "Constant", "Cosine", "Exponential",
+    "Family", "GlobalNorm", "Inverse", "InverseTime", "Linear", "Nadam", "NoStaleness", "OneCycle", "OptimizerSpec",
+    "PiecewiseConstant", "Polynomial", "Power", "PushFields", "ReduceOnPlateau", "RmsProp", "RunChanges", "RunSpec",
+    "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "validation_refusal",
 ]  # fmt: skip

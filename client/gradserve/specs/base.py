@@ -107,6 +107,10 @@ class Family:
             raise ValueError(f"{exist}; this version does not build the {self.kind} {planned!r} yet{self.cure}")
         raise ValueError(f"{exist}, came {spelling[:80]!r}")
 
+    def spellings_of(self, name: str) -> set[str]:
+        """The name and its aliases, folded."""
+        return {folded(name), *(alias for alias, (meant, _) in self.aliases.items() if meant == name)}
+
     def read(self, given: Any) -> Any:
         """Bring shorthand (`"adam"`) and aliases into the form that the union of members reads."""
         if isinstance(given, str):

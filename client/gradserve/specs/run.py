@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from .base import Spec, folded
 from .messages import validation_refusal
-from .optimizers import OptimizerFields, OptimizerSpec
+from .optimizer_fields import OptimizerFields, folded_is
+from .optimizers import OPTIMIZERS, OptimizerSpec, merged_optimizer
 from .policies import AggregationSpec, Async, ClipSpec, NoStaleness, StalenessSpec
 from .schedules import ScheduleSpec
 
@@ -50,8 +51,8 @@ class RunSpec(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_clips_of_keras(cls, given: Any) -> Any:
-        """Keras puts clipping on the optimizer; here it is the run's own field."""
+    def _read_what_keras_puts_on_the_optimizer(cls, given: Any) -> Any:
+        """Clipping and Keras 2's `decay` are fields of the optimizer there, and of the run here."""
         if not isinstance(given, Mapping):
             return given
         given = cls.canonical_fields(given)
@@ -61,13 +62,12 @@ class RunSpec(Spec):
         inner = optimizer.get("config") if "class_name" in optimizer else optimizer
         if not isinstance(inner, Mapping):
             return given
-        found = {k: v for k, v in inner.items() if isinstance(k, str) and folded(k) in _KERAS_CLIPS}
-        clips = [{"name": key, folded(key): value} for key, value in found.items() if value is not None]
-        if clips and given.get("clip"):
-            raise ValueError(f"expected clipping once, came clip and the optimizer's {', '.join(found)}: send clip")
+        words = _KERAS_CLIPS | ({"decay"} if _decay_is_of_the_rate(optimizer) else set())
+        found = {k: v for k, v in inner.items() if isinstance(k, str) and folded(k) in words}
         rest = {key: value for key, value in inner.items() if key not in found}
         cleaned = {**optimizer, "config": rest} if "class_name" in optimizer else rest
-        return {**given, "optimizer": cleaned, **({"clip": clips} if clips else {})}
+        decay = [found.pop(key) for key in list(found) if folded(key) == "decay"]
+        return {**given, "optimizer": cleaned, **_keras_clips(given, found), **_keras_decay(given, decay)}
 
     @classmethod
     def _unknown_field(cls, spelling: object) -> str:
@@ -80,6 +80,37 @@ class RunSpec(Spec):
         dumped = self.model_dump(mode="json", exclude={"weights"})
         dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
         return _sorted(dumped)  # type: ignore[no-any-return]
+
+
+def _decay_is_of_the_rate(optimizer: Mapping[str, Any]) -> bool:
+    """Whether a bare `decay` is Keras 2's. In torch's and optax' words it is RMSprop's alpha."""
+    if "class_name" in optimizer:
+        return True
+    if any(folded_is(key, "compat") and folded_is(value, "keras") for key, value in optimizer.items()):
+        return True
+    name = next((value for key, value in optimizer.items() if folded_is(key, "name")), None)
+    return not isinstance(name, str) or folded(name) not in OPTIMIZERS.spellings_of("rmsprop")
+
+
+def _keras_clips(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    clips = [{"name": key, folded(key): value} for key, value in found.items() if value is not None]
+    if clips and given.get("clip"):
+        raise ValueError(f"expected clipping once, came clip and the optimizer's {', '.join(found)}: send clip")
+    return {"clip": clips} if clips else {}
+
+
+def _keras_decay(given: Mapping[str, Any], found: list[Any]) -> dict[str, Any]:
+    """lr / (1 + decay k), as Keras 2 computed it from `iterations`."""
+    if not found or found[0] is None:
+        return {}
+    decay = found[0]
+    if len(found) > 1 or isinstance(decay, bool) or not isinstance(decay, (int, float)) or not decay >= 0:
+        raise ValueError(f"expected the optimizer's decay once, as a number ≥ 0, came {found!r:.80}")
+    if decay == 0:
+        return {}
+    if given.get("schedule") is not None:
+        raise ValueError(f"expected one schedule, came schedule and the optimizer's decay {decay!r:.80}: send schedule")
+    return {"schedule": {"name": "inverse_time", "decay_rate": decay, "decay_steps": 1.0}}
 
 
 class RunChanges(Spec):
@@ -103,7 +134,7 @@ class RunChanges(Spec):
 
 def _merged(current: OptimizerFields, changes: Mapping[str, Any]) -> OptimizerFields:
     try:
-        return type(current).merged(current, changes)
+        return merged_optimizer(current, changes)
     except ValueError as error:  # pydantic's ValidationError is one
         raise validation_refusal(error, within="optimizer") from None
 

@@ -1,7 +1,7 @@
-"""The large half of a run's state: weights and slots, and `update`, the arithmetic of one entry.
+"""The large half of a run's state: weights, slots and the rule's memory, and `update`, the arithmetic of one entry.
 
-Weights are a value: each update writes the new ones into another buffer, so readers keep what they hold. Slots are
-owned and written in place. If `update` raises, both may be half-written: drop them and restore from the chain.
+Weights are a value: each update writes the new ones into another buffer, so readers keep what they hold. Slots and
+memory are owned and written in place. If `update` raises, all may be half-written: drop it and restore from the chain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .blocks import RunAll, in_turn
 from .entries import Entry
 from .gradient import Gradient
 from .optimizers import rule_for
-from .optimizers.rule import Rule
+from .optimizers.rule import Memory, Rule
 from .update import apply_update
 
 Float32 = NDArray[np.float32]
@@ -29,12 +29,13 @@ RESULTS_KEPT = 1_024  # as many versions as ETags are kept for: a duplicate's an
 
 @dataclass(slots=True)
 class Arrays:
-    """Weights float32[N], one float32[N] buffer a slot, and the results of the latest updates."""
+    """Weights float32[N], one float32[N] buffer a slot, the rule's own numbers, the results of the latest updates."""
 
     spec: RunSpec
     layout: Layout | None = None
     weights: Float32 | None = None
     slots: dict[str, Float32] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict)
     step: int = 0
     version: int = -1
     results: dict[int, tuple[float, float]] = field(default_factory=dict)  # version → (gradient norm, clip scale)
@@ -50,12 +51,13 @@ class Arrays:
         return sum(array.nbytes for array in held)
 
     def fit(self, spec: RunSpec) -> None:
-        """Follow a changed spec: slots of equal name are kept, new ones start at their initial value."""
+        """Follow a changed spec: slots and memory of equal name are kept, new ones start at their initial value."""
         self.spec = spec
         if self.layout is None:
             return
         wanted = {slot.name: slot.initial for slot in self.rule.slots}
         self.slots = {name: self.slots[name] if name in self.slots else self._slot(wanted[name]) for name in wanted}
+        self.memory = {name: self.memory.get(name, initial) for name, initial in self.rule.memory.items()}
 
     def _slot(self, initial: float) -> Float32:
         assert self.layout is not None
@@ -108,6 +110,7 @@ def _apply(
         weights=arrays.weights,
         next_weights=next_weights,
         slots=arrays.slots,
+        memory=arrays.memory,
         gradient=gradient,
         lr=header["update"]["lr"] * header["weight"],
         momentum=header["update"]["momentum"],

@@ -37,6 +37,7 @@ def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
         "host": f"{platform.machine()} numpy {np.__version__}",
         "control": control.to_json(),
         "slots": [name for name, _ in vectors[1:]],
+        "memory": arrays.memory,  # doubles in their shortest exact form
         "step": arrays.step,
         "version": arrays.version,
         "results": [[version, *result] for version, result in arrays.results.items()],
@@ -95,6 +96,7 @@ def decode_image(
         raise DamagedImage(f"the image has semantics {state['semantics']}, this server has {SEMANTICS}")
     control = Control.from_json(uid, creation, state["control"])
     arrays = Arrays(control.spec, control.layout, step=state["step"], version=state["version"])
+    arrays.memory = state.get("memory", {})
     arrays.results = {version: (norm, scale) for version, norm, scale in state["results"]}
     if control.layout is not None:
         vectors = _read_vectors(image[8 + size :], control.layout.parameters, 1 + len(state["slots"]), new_buffer)

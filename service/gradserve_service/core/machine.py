@@ -164,13 +164,29 @@ def _decide_push(control: Control, push: Push) -> Draft:
             "skip this batch, or lower the learning rate",
             {"tensors": list(push.non_finite)},
         )
-    if push.lr is not None:
+    if refusal := _owner_of_the_rate(control, push):
+        return refusal
+    return _async_rule(control, push)
+
+
+def _owner_of_the_rate(control: Control, push: Push) -> Rejection | None:
+    """The rate has one owner: the server's schedule, or with the schedule `client` the one who pushes."""
+    if _client_owns_rate(control) and push.lr is None:
+        return Rejection(
+            "validation-error",
+            "lr: expected a number, nothing came: this run's schedule is 'client', each push names lr",
+        )
+    if push.lr is not None and not _client_owns_rate(control):
         return Rejection(
             "lr-owned-by-server",
             f"the push names lr {push.lr}, but this run's schedule lives on the server; leave lr out",
             {"lr": push.lr},
         )
-    return _async_rule(control, push)
+    return None
+
+
+def _client_owns_rate(control: Control) -> bool:
+    return control.spec.schedule is not None and control.spec.schedule.name == "client"
 
 
 def _same_life(control: Control, row: WorkerRow, worker: str, generation: int | None) -> Rejection | None:
@@ -272,7 +288,8 @@ def _async_rule(control: Control, push: Push) -> Draft:
     if base is not None and limit is not None and lag > limit:
         # A worker that slept through many updates would pull the weights back to where it fell asleep.
         return _stale(control, base, limit, f"at most {limit} are allowed")
-    lr, momentum = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step)
+    base_rate = control.spec.optimizer.lr if push.lr is None else push.lr
+    lr, momentum = schedules.resolve(control.spec.schedule, base_rate, control.step)
     return _push_header(
         control,
         push,

@@ -3,27 +3,49 @@
 Closed forms in double precision: no recursion, so no drift, no stored state, and any k can be asked for. `cos` and
 powers may differ between machines in the last bit; that is why the decider alone calls this and writes the result into
 the entry.
+
+No spec makes them raise, at no k: the decider could neither answer nor go on.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from gradserve.specs import Power, ScheduleSpec, WarmupCosine
+from gradserve.specs import (
+    Cosine,
+    Exponential,
+    InverseTime,
+    Linear,
+    PiecewiseConstant,
+    Polynomial,
+    Power,
+    ScheduleSpec,
+    Step,
+    WarmupCosine,
+)
+
+from .one_cycle import one_cycle
 
 __all__ = ["resolve"]
+
+RATE_MAX: Final = math.nextafter(math.inf, 0.0)  # an entry holds no infinity
 
 
 def resolve(schedule: ScheduleSpec | None, lr: float, k: int) -> tuple[float, float | None]:
     """The learning rate, and the momentum or None, of the update that follows `k` applied ones.
 
-    `lr` is the optimizer's base rate. A momentum that is not None replaces `momentum` or `beta1` for that update.
+    `lr` is the optimizer's base rate. A momentum that is not None replaces `momentum` or `beta1` for that update, and
+    is passed over by a rule that has neither. The schedule `client` has no rate of its own: `lr` stands for it here.
     """
-    if schedule is None or schedule.name == "constant":
+    if schedule is None or schedule.name in ("constant", "client"):
         return lr, None
-    if schedule.name == "warmup_cosine":
-        return warmup_cosine(schedule, lr, k), None
-    return power(schedule, lr, k), None
+    if schedule.name == "one_cycle":
+        rate, momentum = one_cycle(schedule, lr, k)
+    else:
+        rate, momentum = _RATES[schedule.name](schedule, lr, k), None
+    return rate if math.isfinite(rate) else RATE_MAX, momentum
 
 
 def warmup_cosine(schedule: WarmupCosine, lr: float, k: int) -> float:
@@ -52,3 +74,109 @@ def power(schedule: Power, lr: float, k: int) -> float:
     Source: Géron, Hands-On Machine Learning, ch. 11 (power scheduling); c = 1 is Keras' InverseTimeDecay.
     """
     return lr * math.pow(1.0 + k / schedule.s, -schedule.c)  # a positive exponent could overflow, and raise
+
+
+def inverse_time(schedule: InverseTime, lr: float, k: int) -> float:
+    """lr / (1 + rate k / decay_steps), the quotient rounded down with `staircase`.
+
+    Keras 2 divided so by 1 + decay · iterations when an optimizer had a `decay`, iterations counted from 0.
+
+    Source: keras.optimizers.schedules.InverseTimeDecay.
+    """
+    return lr / (1.0 + schedule.decay_rate * _stairs(k / schedule.decay_steps, schedule.staircase))
+
+
+def exponential(schedule: Exponential, lr: float, k: int) -> float:
+    """lr rate^(j / decay_steps), j = k - begin updates into the decay; `lr` until then; `end` bounds it.
+
+    The bound is a floor for a rate below 1 and a ceiling above. With rate 0.1 and decay_steps s the rate falls tenfold
+    every s updates (Géron's exponential scheduling).
+
+    Source: optax.exponential_decay, whose first update past `begin` is the first that falls.
+    """
+    j = k - schedule.begin
+    rate = lr if j <= 0 else lr * _power(schedule.decay_rate, _stairs(j / schedule.decay_steps, schedule.staircase))
+    if schedule.end is None:
+        return rate
+    return max(rate, schedule.end) if schedule.decay_rate < 1.0 else min(rate, schedule.end)
+
+
+def step(schedule: Step, lr: float, k: int) -> float:
+    """lr gamma^floor(k / step_size): the first rate holds for step_size updates, k = 0 … step_size - 1.
+
+    Source: torch.optim.lr_scheduler.StepLR.
+    """
+    return lr * _power(schedule.gamma, k // schedule.step_size)
+
+
+def piecewise_constant(schedule: PiecewiseConstant, lr: float, k: int) -> float:
+    """values[i], i the number of boundaries that are behind: b <= k, or b < k with `right_closed`.
+
+    Source: keras.optimizers.schedules.PiecewiseConstantDecay keeps the old value at k = b; torch and optax do not.
+    """
+    behind = (b < k if schedule.right_closed else b <= k for b in schedule.boundaries)
+    return schedule.values[sum(behind)]
+
+
+def polynomial(schedule: Polynomial, lr: float, k: int) -> float:
+    """end + (lr - end) (1 - min(j, N) / N)^power, j = k - begin updates into the decay, N = total_steps.
+
+    With `cycle` N is the first multiple of total_steps that j has not passed: at the end the rate jumps back up to the
+    line from lr to a later end, as in Keras.
+
+    Source: keras.optimizers.schedules.PolynomialDecay, optax.polynomial_schedule.
+    """
+    j, total = max(k - schedule.begin, 0), schedule.total_steps
+    if schedule.cycle:
+        total *= max(1, -(-j // total))
+    left = 1.0 - min(j, total) / total
+    return schedule.end + (lr - schedule.end) * _power(left, schedule.power)
+
+
+def linear(schedule: Linear, lr: float, k: int) -> float:
+    """lr (a + (b - a) min(k, N) / N): a line from the factor a at k = 0 to b at k = N = total_steps, then b.
+
+    Source: torch.optim.lr_scheduler.LinearLR in closed form.
+    """
+    a, b = schedule.start_factor, schedule.end_factor
+    return lr * (a + (b - a) * (min(k, schedule.total_steps) / schedule.total_steps))
+
+
+def cosine(schedule: Cosine, lr: float, k: int) -> float:
+    """end + (lr - end) ((1 + cos(π j / N)) / 2)^exponent, N = total_steps, j = min(k, N), or k with `bounce`.
+
+    Source: Loshchilov & Hutter 2017, equation 5 (arXiv:1608.03983); exponent: optax. Keras and optax hold the end,
+    torch's CosineAnnealingLR climbs back to lr at k = 2 N.
+    """
+    end = schedule.end if schedule.end_factor is None else lr * schedule.end_factor
+    total = schedule.total_steps
+    j = k % (2 * total) if schedule.after == "bounce" else min(k, total)
+    if j == total:
+        return end  # (1 + cos π) / 2 is 0 but for rounding
+    return end + (lr - end) * _power(0.5 * (1.0 + math.cos(math.pi * j / total)), schedule.exponent)
+
+
+def _stairs(x: float, staircase: bool) -> float:
+    x = min(x, RATE_MAX)
+    return float(math.floor(x)) if staircase else x
+
+
+def _power(base: float, exponent: float) -> float:
+    """base^exponent for base ≥ 0; the largest number instead of an exception."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return RATE_MAX
+
+
+_RATES: Final[Mapping[str, Callable[[Any, float, int], float]]] = {
+    "warmup_cosine": warmup_cosine,
+    "power": power,
+    "inverse_time": inverse_time,
+    "exponential": exponential,
+    "step": step,
+    "piecewise_constant": piecewise_constant,
+    "polynomial": polynomial,
+    "linear": linear,
+    "cosine": cosine,
+}

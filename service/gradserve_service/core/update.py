@@ -20,7 +20,7 @@ from gradserve.specs import ClipSpec
 from .blocks import BLOCK_ELEMENTS, Array, RunAll, give_back, in_turn, share_out, take_scratch
 from .clipping import Clipped, clipped
 from .gradient import Gradient, Span
-from .optimizers.rule import Rule, Scalar
+from .optimizers.rule import Memory, Rule, Scalar
 
 __all__ = ["UpdateStatistics", "apply_update"]
 
@@ -40,6 +40,7 @@ def apply_update(
     weights: Array,
     next_weights: Array,
     slots: Mapping[str, Array],
+    memory: Memory,
     gradient: Gradient,
     lr: float,
     momentum: float | None,
@@ -47,7 +48,7 @@ def apply_update(
     run_all: RunAll = in_turn,
     block_elements: int = BLOCK_ELEMENTS,
 ) -> UpdateStatistics:
-    """Apply one gradient: write every element of `next_weights`, and the slots in place.
+    """Apply one gradient: write every element of `next_weights`, and slots and memory in place.
 
     All arrays have the same length N and the same float dtype. `weights` and `gradient.vector` are only read;
     `next_weights` must share memory with neither. Parameters without a gradient keep weights and slots. `step` is the
@@ -66,7 +67,7 @@ def apply_update(
     keep = 1.0 - lr * rule.weight_decay if rule.weight_decay_mode == "decoupled" else 1.0
     sweep = _Sweep(
         rule=rule,
-        scalars=rule.scalars(step, lr, 1.0 if l2 else factor),
+        scalars=rule.scalars(step, lr, 1.0 if l2 else factor, memory),
         clip=clip_plan,
         l2=(factor, l2) if l2 else None,
         keep=keep if keep != 1.0 else None,

@@ -38,6 +38,7 @@ def train_alone(
     layout = Layout.of({name: value.shape for name, value in parameters.items()})
     weights, spare = layout.flatten(parameters), allocate(layout.parameters)
     slots = {slot.name: np.full(layout.parameters, slot.initial, np.float32) for slot in rule.slots}
+    memory = dict(rule.memory)
     trace = Trace()
     began = time.monotonic()
     for _ in range(plan.epochs):
@@ -51,6 +52,7 @@ def train_alone(
                 weights=weights,
                 next_weights=spare,
                 slots=slots,
+                memory=memory,
                 gradient=_whole(layout.flatten(gradients)),
                 lr=lr,
                 momentum=momentum,

@@ -68,4 +68,5 @@ def slots_by_tensor(state: State) -> tuple[Layout, NDArray[np.float32], dict[str
         "head": state.control.head.hex(),
         "etag": state.control.etags[arrays.version],
     }
+    metadata.update({name: repr(value) for name, value in arrays.memory.items()})
     return layout, layout.flatten(tensors), metadata

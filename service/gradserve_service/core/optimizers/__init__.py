@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from gradserve.specs import OptimizerSpec
 
+from .adagrad import Adagrad
 from .adam import Adam, AdamW
-from .rule import Rule, Slot
+from .adamax import Adamax
+from .nadam import Nadam
+from .rmsprop import RmsProp
+from .rule import Memory, Rule, Slot
 from .sgd import Sgd
 
-__all__ = ["RULES", "Adam", "AdamW", "Rule", "Sgd", "Slot", "rule_for"]
+__all__ = [
+    "RULES", "Adagrad", "Adam", "AdamW", "Adamax", "Memory", "Nadam", "RmsProp", "Rule", "Sgd", "Slot", "rule_for",
+]  # fmt: skip
 
-RULES: dict[str, type[Sgd] | type[Adam] | type[AdamW]] = {"sgd": Sgd, "adam": Adam, "adamw": AdamW}
+AnyRule = Sgd | Adagrad | RmsProp | Adam | AdamW | Adamax | Nadam
+
+RULES: Final[Mapping[str, type[AnyRule]]] = {
+    "sgd": Sgd, "adagrad": Adagrad, "rmsprop": RmsProp, "adam": Adam, "adamw": AdamW, "adamax": Adamax, "nadam": Nadam,
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from numpy import add, divide, maximum, multiply, sqrt
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import TINY, Rule, Scalar, Slot, integer_power, keep_and_add
+from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
 
 __all__ = ["Adam", "AdamW"]
 
@@ -32,14 +32,14 @@ class _AdaptiveMoments(Rule):
         amsgrad: bool
         amsgrad_corrected: bool
 
-    momentum_field: ClassVar[str] = "beta1"
+    momentum_field: ClassVar[str | None] = "beta1"
 
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The two moments, and the largest second one with `amsgrad`."""
         return AMSGRAD_MOMENTS if self.amsgrad else MOMENTS
 
-    def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
+    def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Shares and decays of the moments, the corrected moment's factor, eps_root, eps and the gain, all folded."""
         c1, c2 = 1.0, 1.0
         if self.bias_correction:

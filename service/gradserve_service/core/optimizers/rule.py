@@ -1,10 +1,11 @@
 """What an optimizer says about itself, and the few operations that it is written in.
 
-A rule is its spec (a frozen pydantic model: the hyperparameters) plus three things:
+A rule is its spec (a frozen pydantic model: the hyperparameters) plus four things:
 
-    slots                       the vectors it keeps beside the weights, float32[N] each
-    scalars(t, lr, scale)       once an update: everything that is the same for all elements, folded, in double
-    change(c, g, w, s, u, a)    for each block: update the slots and write the change u, so that  w ← w - u
+    slots                            the vectors it keeps beside the weights, float32[N] each
+    memory                           the numbers it keeps, one double each a run: mostly none
+    scalars(t, lr, scale, memory)    once an update: everything that is the same for all elements, folded, in double
+    change(c, g, w, s, u, a)         for each block: update the slots and write the change u, so that  w ← w - u
 
 The driver (`core.update`) does everything else, the same for every rule: blocks and threads, clipping, weight decay,
 the sign of `maximize`, tensors that did not come, and the subtraction, whose result goes into the next weights.
@@ -17,7 +18,7 @@ in `kind`; the driver refuses a kind that it has no sweep for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -25,10 +26,12 @@ import numpy as np
 
 from ..blocks import Array
 
-__all__ = ["TINY", "Kind", "Rule", "Scalar", "Slot", "integer_power", "keep_and_add"]
+__all__ = ["TINY", "Kind", "Memory", "Rule", "Scalar", "Slot", "decaying_exponential", "integer_power", "keep_and_add"]
 
 Kind = Literal["elementwise", "per_tensor", "whole_run", "shaped"]
 Scalar = Any  # a 0-d array of the weights' dtype: a np.float64 would make every operation three times slower (NEP 50)
+
+Memory = dict[str, float]  # numbers that a rule keeps between updates: owned as slots are, written in place
 
 TINY = 2.0**-126  # the smallest normal float32
 
@@ -53,7 +56,7 @@ class Rule(ABC):
         def model_copy(self, *, update: dict[str, Any]) -> Self: ...
 
     kind: ClassVar[Kind] = "elementwise"
-    momentum_field: ClassVar[str]  # what a schedule's momentum replaces: "momentum" or "beta1"
+    momentum_field: ClassVar[str | None] = None  # what a schedule's momentum replaces: "momentum", "beta1" or nothing
     scratch_blocks: ClassVar[int] = 0  # blocks like `u` that `change` needs besides it
 
     @property
@@ -61,9 +64,17 @@ class Rule(ABC):
     def slots(self) -> tuple[Slot, ...]:
         """The slots in the order in which `change` receives their blocks."""
 
+    @property
+    def memory(self) -> Mapping[str, float]:
+        """The numbers that a run of this rule keeps, with the values it begins with."""
+        return {}
+
     @abstractmethod
-    def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
-        """The numbers of update `t` (from 1), in double. `scale` is a factor that the gradient still has to get."""
+    def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
+        """The numbers of update `t` (from 1), in double. `scale` is a factor that the gradient still has to get.
+
+        Called once an update: a rule with a memory brings it forward here, by + − × ÷ √ alone.
+        """
 
     @abstractmethod
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
@@ -74,7 +85,7 @@ class Rule(ABC):
 
     def with_momentum(self, momentum: float) -> Self:
         """This rule for an update whose schedule gives the momentum."""
-        return self.model_copy(update={self.momentum_field: momentum})
+        return self.model_copy(update={self.momentum_field: momentum}) if self.momentum_field else self
 
 
 def keep_and_add(slot: Array, keep: Scalar, x: Array) -> None:
@@ -91,4 +102,23 @@ def integer_power(base: float, exponent: int) -> float:
             result *= base
         base *= base
         exponent >>= 1
+    return result
+
+
+def decaying_exponential(x: float) -> float:
+    """e^-x for x ≥ 0 from + − × ÷ alone, to a few units in the last place of 1: `exp` and `pow` are the C library's.
+
+    The series of e^-(x / 2^n), with the argument below 1/16, squared n times.
+    """
+    if x > 745.0:  # e^-745 is the smallest double
+        return 0.0
+    halvings = 0
+    while x > 0.0625:
+        x *= 0.5
+        halvings += 1
+    result = 1.0
+    for n in range(11, 0, -1):
+        result = 1.0 - x / n * result
+    for _ in range(halvings):
+        result *= result
     return result

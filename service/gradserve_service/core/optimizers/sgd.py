@@ -10,7 +10,7 @@ from numpy import add, multiply
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import Rule, Scalar, Slot, keep_and_add
+from .rule import Memory, Rule, Scalar, Slot, keep_and_add
 
 __all__ = ["Sgd"]
 
@@ -35,7 +35,7 @@ class Sgd(specs.Sgd, Rule):
     `lr_in_momentum`.
     """
 
-    momentum_field: ClassVar[str] = "momentum"
+    momentum_field: ClassVar[str | None] = "momentum"
     scratch_blocks: ClassVar[int] = 1
 
     @property
@@ -43,7 +43,7 @@ class Sgd(specs.Sgd, Rule):
         """A velocity if there is momentum."""
         return VELOCITY if self.momentum else ()
 
-    def scalars(self, t: int, lr: float, scale: float) -> tuple[float, ...]:
+    def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """lr and factor of the gradient; what the velocity takes of it; μ; what a step takes of the velocity."""
         take = scale if t == 1 else scale * (1.0 - self.dampening)
         inside, outside = (-lr, -1.0) if self.lr_in_momentum else (1.0, lr)

@@ -1,0 +1,89 @@
+"""What every optimizer's declaration has in common: fields, presets, and spellings that stand for a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from .base import Flag, Fraction, NotNegative, Spec, folded
+
+Lr = Annotated[NotNegative, Field(description="Base learning rate; the schedule scales it.")]
+Eps = Annotated[NotNegative, Field(description="Added to the denominator.")]
+Decay = Annotated[NotNegative, Field(description="Weight decay; 0 is none.")]
+Beta1 = Annotated[Fraction, Field(description="Decay of the first moment.")]
+Beta2 = Annotated[Fraction, Field(description="Decay of the second moment.")]
+DecayMode = Annotated[
+    Literal["l2", "decoupled"],
+    Field(description="l2: g += wd·w before the rule. decoupled: w *= 1 - lr·wd."),
+]
+Maximize = Annotated[Flag, Field(description="Climb instead of descending: the gradient's sign is turned.")]
+
+
+# How torch computes, not what: `optimizer.defaults` holds them beside the hyperparameters.
+_TORCH_SWITCHES = ("foreach", "fused", "capturable", "differentiable")
+
+
+class OptimizerFields(Spec):
+    """What every optimizer reads beside its own fields.
+
+    `compat` ("torch", "keras" or "optax") is read and not kept: it changes the defaults of this one declaration.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torch": {}}
+    field_aliases: ClassVar[Mapping[str, str]] = {"learningrate": "lr", "epsilon": "eps"}
+
+    @classmethod
+    def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Spec.canonical_fields`, and the spellings that stand for a value: betas, compat, null, decay flags."""
+        rest = {key: value for key, value in given.items() if not folded_is(key, "compat")}
+        compat = next((value for key, value in given.items() if folded_is(key, "compat")), "torch")
+        preset = cls.presets.get(compat.lower()) if isinstance(compat, str) else None
+        if preset is None:
+            raise ValueError(f"expected compat to be one of {', '.join(cls.presets)}, came {str(compat)[:80]!r}")
+        fields = super().canonical_fields(cls._expand(rest))
+        if "eps" in fields and fields["eps"] is None:
+            fields["eps"] = preset.get("eps", cls.model_fields["eps"].default)
+        if "weight_decay" in fields and fields["weight_decay"] is None:
+            fields["weight_decay"] = 0.0  # Keras writes none as null
+        return {**preset, **fields}
+
+    @classmethod
+    def _expand(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Spellings that stand for a value, or for two fields."""
+        rest: dict[str, Any] = {}
+        for key, value in given.items():
+            word = folded(key) if isinstance(key, str) else ""
+            if word in _TORCH_SWITCHES:
+                continue
+            if word in ("decoupledweightdecay", "weightdecouple"):
+                if type(value) is not bool:
+                    raise ValueError(f"expected {key} to be true or false, came {value!r:.80}")
+                _put(rest, "weight_decay_mode", "decoupled" if value else "l2")
+            elif word == "betas" and "beta1" in cls.model_fields:
+                if not isinstance(value, (list, tuple)) or len(value) != 2:
+                    raise ValueError(f"expected betas to be [beta1, beta2], came {value!r:.80}")
+                _put(rest, "beta1", value[0])
+                _put(rest, "beta2", value[1])
+            elif word == "lr" or word == "learningrate":
+                if isinstance(value, Mapping):
+                    raise ValueError("expected lr to be a number: send a schedule as the run's own field 'schedule'")
+                _put(rest, key, value)
+            else:
+                _put(rest, key, value)
+        return rest
+
+
+BETA_ALIASES: Mapping[str, str] = {**OptimizerFields.field_aliases, "b1": "beta1", "b2": "beta2"}
+
+
+def folded_is(key: object, word: str) -> bool:
+    """Whether a field as it was written is this word."""
+    return isinstance(key, str) and folded(key) == word
+
+
+def _put(fields: dict[str, Any], key: str, value: Any) -> None:
+    if key in fields:
+        raise ValueError(f"expected {key} once, it came under two spellings: send one")
+    fields[key] = value

@@ -1,0 +1,291 @@
+"""torch, Keras and optax behind one call each: optimizers, schedules and plateaus, asked for in this project's words.
+
+Used by `scripts/parity.py` and `scripts/make_golden.py`, in an environment of its own:
+
+    pip install torch==2.13.0                     # on its own first: a build for the CPU will do
+    pip install -e ".[parity]"
+
+Keras runs on JAX: its torch backend has update rules of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+
+Fields = Mapping[str, Any]  # a specification of ours, dumped: every field is there
+Vectors = Iterator[Any]  # all weights end to end, after each update
+
+TORCH = {
+    "sgd": ("SGD", ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize")),
+    "adagrad": ("Adagrad", ("lr", "lr_decay", "initial_accumulator_value", "eps", "weight_decay", "maximize")),
+    "rmsprop": ("RMSprop", ("lr", "alpha", "eps", "momentum", "centered", "weight_decay", "maximize")),
+    "adam": ("Adam", ("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize")),
+    "adamw": ("AdamW", ("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize")),
+    "adamax": ("Adamax", ("lr", "betas", "eps", "weight_decay", "maximize")),
+    "nadam": ("NAdam", ("lr", "betas", "eps", "momentum_decay", "weight_decay", "maximize")),
+}
+KERAS = {
+    "sgd": ("SGD", ("momentum", "nesterov")),
+    "adagrad": ("Adagrad", ("initial_accumulator_value", "epsilon")),
+    "rmsprop": ("RMSprop", ("rho", "momentum", "epsilon", "centered")),
+    "adam": ("Adam", ("beta_1", "beta_2", "epsilon", "amsgrad")),
+    "adamw": ("AdamW", ("beta_1", "beta_2", "epsilon", "amsgrad")),
+    "adamax": ("Adamax", ("beta_1", "beta_2", "epsilon")),
+    "nadam": ("Nadam", ("beta_1", "beta_2", "epsilon")),
+}
+OPTAX = {
+    "sgd": ("sgd", ("momentum", "nesterov")),
+    "adagrad": ("adagrad", ("initial_accumulator_value", "eps")),
+    "rmsprop": (
+        "rmsprop",
+        ("decay", "eps", "initial_scale", "eps_in_sqrt", "centered", "momentum", "nesterov", "bias_correction"),
+    ),
+    "adam": ("adam", ("b1", "b2", "eps", "eps_root")),
+    "amsgrad": ("amsgrad", ("b1", "b2", "eps", "eps_root")),
+    "adamw": ("adamw", ("b1", "b2", "eps", "eps_root", "weight_decay")),
+    "adamax": ("adamax", ("b1", "b2", "eps")),
+    "nadam": ("nadam", ("b1", "b2", "eps")),
+}
+OURS = {  # their word → ours
+    "beta_1": "beta1", "beta_2": "beta2", "b1": "beta1", "b2": "beta2", "epsilon": "eps", "rho": "alpha",
+    "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr",
+}  # fmt: skip
+
+
+def arguments(words: Sequence[str], fields: Fields) -> dict[str, Any]:
+    """What the reference's constructor is called with."""
+    return {
+        word: (fields["beta1"], fields["beta2"]) if word == "betas" else fields[OURS.get(word, word)] for word in words
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- optimizers
+
+
+def torch_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
+    """The weights of torch's optimizer after each update. `clip` in the fields is carried out as torch does it."""
+    import torch
+
+    torch.set_default_dtype(getattr(torch, dtype))  # of NAdam's product
+    name, words = TORCH[fields["name"]]
+    given = arguments(words, fields)
+    if fields["name"] == "nadam":
+        given["decoupled_weight_decay"] = fields["weight_decay_mode"] == "decoupled"
+    parameters = [torch.nn.Parameter(torch.tensor(part)) for part in _parts(shapes, start, dtype)]
+    optimizer = getattr(torch.optim, name)(parameters, foreach=False, **given)
+    for gradient, lr in zip(gradients, lrs, strict=True):
+        for parameter, part in zip(parameters, _parts(shapes, gradient, dtype), strict=True):
+            parameter.grad = torch.tensor(part)
+        for clip in fields.get("clip", ()):
+            if clip["name"] == "value":
+                torch.nn.utils.clip_grad_value_(parameters, clip["value"])
+            else:
+                torch.nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
+        optimizer.param_groups[0]["lr"] = float(lr)
+        optimizer.step()
+        yield np.concatenate([p.detach().numpy().ravel() for p in parameters])
+
+
+def keras_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
+    """The weights of Keras' optimizer after each update."""
+    import keras
+
+    keras.config.set_floatx(dtype)
+    name, words = KERAS[fields["name"]]
+    decay = fields["weight_decay"] or None
+    optimizer = getattr(keras.optimizers, name)(
+        learning_rate=float(lrs[0]), weight_decay=decay, **arguments(words, fields)
+    )
+    variables = [keras.Variable(part, dtype=dtype) for part in _parts(shapes, start, dtype)]
+    optimizer.build(variables)
+    for gradient, lr in zip(gradients, lrs, strict=True):
+        optimizer.learning_rate = float(lr)
+        optimizer.apply([keras.ops.convert_to_tensor(part) for part in _parts(shapes, gradient, dtype)], variables)
+        yield np.concatenate([np.asarray(v.value).ravel() for v in variables])
+
+
+def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
+    """The weights of optax' optimizer after each update."""
+    import jax.numpy as jnp
+    import optax
+
+    rates = jnp.asarray(lrs, dtype)
+    name, words = OPTAX["amsgrad" if fields.get("amsgrad") else fields["name"]]
+    given = arguments(words, fields)
+    if given.get("momentum") == 0:
+        given["momentum"] = None
+    optimizer = getattr(optax, name)(lambda count: rates[count], **given)
+    weights = [jnp.asarray(part) for part in _parts(shapes, start, dtype)]
+    state = optimizer.init(weights)
+    for gradient in gradients:
+        pushed = [jnp.asarray(part) for part in _parts(shapes, gradient, dtype)]
+        changes, state = optimizer.update(pushed, state, weights)
+        weights = optax.apply_updates(weights, changes)
+        yield np.concatenate([np.asarray(part).ravel() for part in weights])
+
+
+WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
+    "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
+}  # fmt: skip
+
+
+def _parts(shapes: Sequence[Sequence[int]], vector: Any, dtype: str) -> list[Any]:
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    return [
+        part.reshape(shape).astype(dtype)
+        for part, shape in zip(np.split(np.asarray(vector), ends[:-1]), shapes, strict=True)
+    ]
+
+
+def constructor_defaults(reference: str, name: str) -> dict[str, Any]:
+    """The defaults of the reference's constructor, in our words; what has none there is left out."""
+    import inspect
+
+    if reference == "torch":
+        import torch.optim as module
+    elif reference == "keras":
+        import keras.optimizers as module
+    else:
+        import optax as module
+    table = {"torch": TORCH, "keras": KERAS, "optax": OPTAX}[reference]
+    theirs, words = table[name]
+    signature = inspect.signature(getattr(module, theirs)).parameters
+    found: dict[str, Any] = {}
+    for word in {*words, "lr", "learning_rate", "weight_decay"} & set(signature):
+        default = signature[word].default
+        if default is inspect.Parameter.empty:
+            continue
+        if word == "betas":
+            found["beta1"], found["beta2"] = default
+        else:
+            found[OURS.get(word, word)] = 0.0 if default is None else default
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------- schedules
+
+
+def torch_rates(name: str, lr: float, count: int, momentum: bool = False, **given: Any) -> list[Any]:
+    """lr, or [lr, momentum], of the first `count` updates under a torch scheduler."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr, momentum=0.9)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **given)
+    rates: list[Any] = []
+    for k in range(count):
+        group = optimizer.param_groups[0]
+        rates.append([group["lr"], group["momentum"]] if momentum else group["lr"])
+        optimizer.step()
+        if k + 1 < count:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some schedulers call each other in their old way
+                scheduler.step()
+    return rates
+
+
+def keras_rates(name: str, count: int, **given: Any) -> list[float]:
+    """The float32 rates of the first `count` updates under a Keras schedule."""
+    import keras
+
+    keras.config.set_floatx("float32")
+    schedule = getattr(keras.optimizers.schedules, name)(**given)
+    return [float(schedule(k)) for k in range(count)]
+
+
+def optax_rates(name: str, count: int, **given: Any) -> list[float]:
+    """The rates of the first `count` updates under an optax schedule, in float64."""
+    import jax.numpy as jnp
+    import optax
+
+    schedule = getattr(optax, name)(**given)
+    return [float(schedule(jnp.asarray(k, "float64"))) for k in range(count)]
+
+
+def geron_rates(lr: float, count: int, total: int, max_lr: float | None = None) -> list[float]:
+    """The OneCycleScheduler of Géron's notebook of chapter 11, its callback taken out of Keras."""
+    peak = lr if max_lr is None else max_lr
+    start_rate, last_iterations = peak / 10, total // 10 + 1
+    half, last_rate = (total - last_iterations) // 2, peak / 10 / 1000
+
+    def interpolate(k: int, iter1: int, iter2: int, rate1: float, rate2: float) -> float:
+        return (rate2 - rate1) * (k - iter1) / (iter2 - iter1) + rate1
+
+    rates = []
+    for k in range(count):
+        if k < half:
+            rates.append(interpolate(k, 0, half, start_rate, peak))
+        elif k < 2 * half:
+            rates.append(interpolate(k, half, 2 * half, peak, start_rate))
+        else:
+            rates.append(interpolate(k, 2 * half, total, start_rate, last_rate))
+    return rates
+
+
+# ------------------------------------------------------------------------------------------------------- plateau
+
+
+def torch_plateau(values: Sequence[float], lr: float, fields: Fields) -> list[float]:
+    """The rate after each report."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    words = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps")
+    given = {word: fields[word] for word in words}
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **given)
+    rates = []
+    for value in values:
+        scheduler.step(value)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def keras_plateau(values: Sequence[float], lr: float, fields: Fields) -> list[float]:
+    """The rate after each report, in float64."""
+    import types
+
+    import keras
+
+    keras.config.set_floatx("float64")
+    words = ("mode", "factor", "patience", "cooldown", "min_lr")
+    given = {word: fields[word] for word in words}
+    callback = keras.callbacks.ReduceLROnPlateau(monitor="loss", min_delta=fields["threshold"], **given)
+    callback.set_model(types.SimpleNamespace(optimizer=keras.optimizers.SGD(learning_rate=lr)))
+    callback.on_train_begin()
+    rates = []
+    for epoch, value in enumerate(values):
+        callback.on_epoch_end(epoch, {"loss": value})
+        rates.append(float(callback.model.optimizer.learning_rate.value))
+    return rates
+
+
+def optax_plateau(values: Sequence[float], lr: float, fields: Fields) -> list[float]:
+    """The rate after each report, in float64."""
+    import jax.numpy as jnp
+    from optax import contrib
+
+    given = {word: fields[word] for word in ("factor", "patience", "cooldown")}
+    reduce = contrib.reduce_on_plateau(
+        rtol=fields["threshold"], atol=fields["threshold_abs"], accumulation_size=fields["every"],
+        min_scale=fields["min_lr"] / lr, **given,
+    )  # fmt: skip
+    weights = jnp.zeros(1, "float64")
+    state, rates = reduce.init(weights), []
+    for value in values:
+        _, state = reduce.update(weights, state, value=jnp.asarray(value, "float64"))
+        rates.append(lr * float(state.scale))
+    return rates
+
+
+PLATEAUS: Mapping[str, Callable[..., list[float]]] = {
+    "torch": torch_plateau, "keras": keras_plateau, "optax": optax_plateau,
+}  # fmt: skip
