@@ -19,6 +19,7 @@ PATHS = {
     "/v1/server": {"get"},
     "/v1/runs": {"get"},
     "/v1/runs/{run}": {"get", "put", "patch", "delete"},
+    "/v1/runs/{run}/metrics": {"post"},
     "/v1/runs/{run}/weights": {"get", "head", "put"},
     "/v1/runs/{run}/workers": {"get"},
     "/v1/runs/{run}/workers/{worker}": {"put", "delete"},

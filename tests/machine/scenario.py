@@ -6,6 +6,7 @@
     register a instance=x  [generation=1]
     leave a  [generation=1] [next_sequence=2] [after=@a]
     configure {"optimizer": {"lr": 0.1}}  [key=k]
+    report {"loss": 0.5}  [version=3] [key=k]
     remember NAME @a                              keep a receipt or an ETag under another name
     lose 2                                        the journal loses its last entries
     restart                                       state through an image and back
@@ -24,6 +25,7 @@ from typing import Any
 from gradserve.problems import Rejection
 from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import Frame, frame_from_json
+from gradserve_service.core import schedules
 from gradserve_service.core.arrays import Arrays, update
 from gradserve_service.core.control import Control, Creation
 from gradserve_service.core.entries import Entry, genesis_hash
@@ -37,6 +39,7 @@ from gradserve_service.core.machine import (
     Load,
     Push,
     Register,
+    Report,
     Request,
     Verdict,
     advance,
@@ -120,6 +123,14 @@ class Scenario:
     def do_configure(self, changes: str, key: str | None = None) -> str:
         request = Configure(RunChanges.model_validate(json.loads(changes)), key)
         return self._carry_out(request, None) or f"lr={self.control.spec.optimizer.lr} state={self.control.state}"
+
+    def do_report(self, values: str, version: int | None = None, key: str | None = None) -> str:
+        request = Report(json.loads(values), version, key)
+        return self._carry_out(request, None) or f"lr={self._rate()}"
+
+    def _rate(self) -> float:
+        c = self.control
+        return schedules.resolve(c.spec.schedule, c.spec.optimizer.lr, c.step, c.plateau)[0]
 
     def do_remember(self, name: str, symbol: str) -> str:
         self.remembered[name] = self._symbol(symbol)

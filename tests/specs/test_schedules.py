@@ -28,7 +28,7 @@ from gradserve.specs import (
 
 BUILT = (
     "constant, warmup_cosine, power, exponential, inverse_time, step, piecewise_constant, polynomial, linear, cosine, "
-    "one_cycle, client"
+    "one_cycle, reduce_on_plateau, client"
 )
 
 
@@ -110,8 +110,6 @@ def test_the_defaults_are_those_of_the_design():
     ("written", "detail"),
     [
         ("noam", f"schedule: expected one of {BUILT}; this version does not build the schedule 'noam' yet"),
-        ("ReduceLROnPlateau",
-         f"schedule: expected one of {BUILT}; this version does not build the schedule 'reduce_on_plateau' yet"),
         ("sawtooth", f"schedule: expected one of {BUILT}, came 'sawtooth'"),
         ({"name": "exponential", "decay_rate": 2}, "schedule: expected end with decay_rate > 1, came 2 alone: the rate "
          "has no bound"),

@@ -4,7 +4,7 @@ Pydantic models, frozen. They read what people write (aliases, shorthand, Keras'
 canonical form. The front door: nothing else of this package is imported from outside.
 """
 
-from .base import Family, Spec
+from .base import Family, ReportName, Spec
 from .cosines import Cosine, OneCycle, WarmupCosine
 from .decays import Exponential, InverseTime, Linear, PiecewiseConstant, Polynomial, Power, Step
 from .descent import Sgd
@@ -34,6 +34,6 @@ __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "OPTIMIZERS", "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam",
     "AdamW", "Adamax", "AggregationSpec", "Async", "ClientOwned", "ClipSpec", "Constant", "Cosine", "Exponential",
     "Family", "GlobalNorm", "Inverse", "InverseTime", "Linear", "Nadam", "NoStaleness", "OneCycle", "OptimizerSpec",
-    "PiecewiseConstant", "Polynomial", "Power", "PushFields", "ReduceOnPlateau", "RmsProp", "RunChanges", "RunSpec",
-    "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "validation_refusal",
+    "PiecewiseConstant", "Polynomial", "Power", "PushFields", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges",
+    "RunSpec", "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "validation_refusal",
 ]  # fmt: skip

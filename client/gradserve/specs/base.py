@@ -22,6 +22,7 @@ Positive = Annotated[Real, Field(gt=0)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0, le=COUNT_MAX)]
+ReportName = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/@-]{0,99}$")]  # of a reported value
 
 
 def folded(spelling: str) -> str:

@@ -1,6 +1,6 @@
 """A learning rate that falls when a metric stops improving. Legend: `schedules.py`.
 
-The arithmetic is `core.plateau`. No run can ask for it yet: the reports it lives on have no route.
+The arithmetic is `core.plateau`; what it remembers between reports is part of a run's control state.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Count, NotNegative, Real
+from .base import Count, NotNegative, Real, ReportName
 from .schedule_fields import ScheduleFields, Steps
 
 
@@ -40,6 +40,7 @@ class ReduceOnPlateau(ScheduleFields):
         Literal["torch", "keras", "optax"],
         Field(description="Whose order of counting; keras has threshold_mode abs and eps 0, optax eps 0."),
     ] = "torch"
+    monitor: Annotated[ReportName, Field(description="The reported value that is followed.")] = "loss"
     mode: Annotated[Literal["min", "max"], Field(description="Whether smaller or larger is better.")] = "min"
     factor: Annotated[Real, Field(gt=0, lt=1, description="What the rate is multiplied by.")] = 0.1
     patience: Annotated[Count, Field(description="Reports without improvement that are borne with.")] = 10

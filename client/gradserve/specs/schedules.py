@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 from .base import Family
 from .cosines import Cosine, OneCycle, WarmupCosine
 from .decays import Exponential, InverseTime, Linear, PiecewiseConstant, Polynomial, Power, Step
+from .plateau import ReduceOnPlateau
 from .schedule_fields import ScheduleFields
 
 
@@ -41,7 +42,8 @@ SCHEDULES = Family(
     built={
         "constant": Constant, "warmup_cosine": WarmupCosine, "power": Power, "exponential": Exponential,
         "inverse_time": InverseTime, "step": Step, "piecewise_constant": PiecewiseConstant, "polynomial": Polynomial,
-        "linear": Linear, "cosine": Cosine, "one_cycle": OneCycle, "client": ClientOwned,
+        "linear": Linear, "cosine": Cosine, "one_cycle": OneCycle,
+        "reduce_on_plateau": ReduceOnPlateau, "client": ClientOwned,
     },
     aliases={
         "cosinewithwarmup": ("warmup_cosine", {}), "steplr": ("step", {}),
@@ -51,17 +53,18 @@ SCHEDULES = Family(
         "polynomialdecay": ("polynomial", {"end": 1e-4}), "linearlr": ("linear", {}),
         "cosineannealinglr": ("cosine", {"after": "bounce"}), "cosinedecay": ("cosine", {}),
         "onecyclelr": ("one_cycle", {}), "1cycle": ("one_cycle", {}),
+        "reducelronplateau": ("reduce_on_plateau", {}), "plateau": ("reduce_on_plateau", {}),
+        "performance": ("reduce_on_plateau", {}),
     },
     planned=(
         "constant_factor", "multistep", "warmup", "cosine_restarts", "cyclic", "wsd", "inverse_sqrt", "noam",
-        "reduce_on_plateau", "sequential", "chained", "table", "swa",
+        "sequential", "chained", "table", "swa",
     ),
     planned_aliases={
         "constantlr": "constant_factor", "multisteplr": "multistep", "cosineannealingwarmrestarts": "cosine_restarts",
         "sgdr": "cosine_restarts", "cosinedecayrestarts": "cosine_restarts", "cycliclr": "cyclic",
         "triangular": "cyclic", "trapezoid": "wsd", "warmupstabledecay": "wsd", "rsqrt": "inverse_sqrt",
-        "transformer": "noam", "reducelronplateau": "reduce_on_plateau", "plateau": "reduce_on_plateau",
-        "performance": "reduce_on_plateau", "sequentiallr": "sequential", "join": "sequential",
+        "transformer": "noam", "sequentiallr": "sequential", "join": "sequential",
         "chainedscheduler": "chained", "swalr": "swa", "lambdalr": "table",
     },
 )  # fmt: skip
@@ -79,6 +82,7 @@ ScheduleSpec = Annotated[
         | Linear
         | Cosine
         | OneCycle
+        | ReduceOnPlateau
         | ClientOwned,
         Field(discriminator="name"),
     ],

@@ -16,6 +16,8 @@ from typing import Any
 from gradserve.specs import RunSpec
 from gradserve.wire import Layout
 
+from .plateau import FRESH, PlateauState
+
 ETAGS_KEPT = 1_024  # a gradient older than this many versions is stale under every policy
 WORKERS_KEPT = 10_000  # rows; beyond it departed workers are forgotten, oldest first
 SUPERSEDED_KEPT = 8  # instances of a worker that a late registration is still recognised from
@@ -90,7 +92,8 @@ class Control:
     base_floor: int = 0
     etags: dict[int, str] = field(default_factory=dict)  # version → ETag, the last ETAGS_KEPT
     workers: dict[str, WorkerRow] = field(default_factory=dict)
-    idempotency: dict[str, int] = field(default_factory=dict)  # key → position of its entry
+    idempotency: dict[str, str] = field(default_factory=dict)  # key → what its request asked for
+    plateau: PlateauState = FRESH  # what the reports mean to the schedule `reduce_on_plateau`
     journal_bytes: int = 0  # since the last position at which a snapshot was due
     snapshot_position: int = 0  # the last position at which a snapshot was due
 
@@ -136,6 +139,7 @@ class Control:
             "etags": list(self.etags.items()),
             "workers": {name: dataclasses.asdict(row) for name, row in self.workers.items()},
             "idempotency": self.idempotency,
+            "plateau": dataclasses.asdict(self.plateau),
             "journal_bytes": self.journal_bytes,
             "snapshot_position": self.snapshot_position,
         }
@@ -158,6 +162,7 @@ class Control:
             etags={version: etag for version, etag in value["etags"]},
             workers={name: WorkerRow(**row) for name, row in rows.items()},
             idempotency=dict(value["idempotency"]),
+            plateau=PlateauState(**value["plateau"]),
             journal_bytes=value["journal_bytes"],
             snapshot_position=value["snapshot_position"],
         )

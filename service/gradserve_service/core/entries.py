@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["load", "push", "join", "leave", "configure"]
+Kind = Literal["load", "push", "join", "leave", "configure", "report"]
 
 
 class ChainBroken(Exception):

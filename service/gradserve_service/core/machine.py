@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradserve.problems import Refused, Rejection
@@ -29,6 +29,7 @@ from .control import ETAGS_KEPT, IDEMPOTENCY_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT
 from .entries import Entry, write_entry
 from .gradient import spans_between
 from .optimizers import rule_for
+from .plateau import FRESH, PlateauState, after_report
 
 # What is asked of a run. Every request is a value: the same request and control state give the same verdict.
 
@@ -96,11 +97,20 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """Values measured outside, such as a validation loss. The schedule `reduce_on_plateau` lives on them."""
+
+    values: Mapping[str, float]  # finite
+    version: int | None = None  # of the weights that they were measured at; None: the present ones
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Nothing is asked but that the answer be given on the present head."""
 
 
-Request = Push | Register | Leave | Load | Configure | Look
+Request = Push | Register | Leave | Load | Configure | Report | Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +299,7 @@ def _async_rule(control: Control, push: Push) -> Draft:
         # A worker that slept through many updates would pull the weights back to where it fell asleep.
         return _stale(control, base, limit, f"at most {limit} are allowed")
     base_rate = control.spec.optimizer.lr if push.lr is None else push.lr
-    lr, momentum = schedules.resolve(control.spec.schedule, base_rate, control.step)
+    lr, momentum = schedules.resolve(control.spec.schedule, base_rate, control.step, control.plateau)
     return _push_header(
         control,
         push,
@@ -374,9 +384,23 @@ def _decide_leave(control: Control, request: Leave) -> Draft:
     return {"kind": "leave", "worker": request.worker, "generation": row.generation}
 
 
+def _repeated(control: Control, operation: str, key: str | None) -> Answered | Rejection | None:
+    """A key that was used before: the same request again is answered, never carried out; another one is a mistake of
+    its sender, who would take the answer for a change that never happened."""
+    known = None if key is None else control.idempotency.get(key)
+    if known is None or known == operation:
+        return None if known is None else Answered()
+    return Rejection(
+        "validation-error",
+        f"Idempotency-Key {key!r} belongs to another request of this run ({known}), this one is a {operation}: "
+        "nothing was changed; take a new key for each new request",
+        {"used_for": known},
+    )
+
+
 def _decide_load(control: Control, request: Load) -> Draft:
-    if request.idempotency_key is not None and request.idempotency_key in control.idempotency:
-        return Answered()
+    if repeated := _repeated(control, "load", request.idempotency_key):
+        return repeated
     current = control.etag
     if (request.if_none_match == "*" and control.initialised) or (request.if_match not in (None, "*", current)):
         wanted = "no weights yet" if request.if_none_match else f"ETag {request.if_match}"
@@ -387,8 +411,8 @@ def _decide_load(control: Control, request: Load) -> Draft:
         )
     if request.if_match is not None and not control.initialised:
         return Rejection("precondition-failed", f"expected ETag {request.if_match}, the run has no weights yet", {})
-    if control.state == "closed":
-        return Rejection("run-closed", "the run is closed: its weights stay as they are")
+    if refusal := _open(control, "its weights stay as they are"):
+        return refusal
     if not request.layout.names:
         return Rejection("validation-error", "the body has no tensor: expected the weights of the run")
     if request.non_finite:
@@ -416,14 +440,54 @@ def _whole_layout(expected: Layout, came: Layout) -> Rejection | None:
     )
 
 
+def _open(control: Control, consequence: str) -> Rejection | None:
+    """Closed is final: what a closed run holds is what its readers may rely on. A branch goes on from it."""
+    if control.state != "closed":
+        return None
+    return Rejection("run-closed", f"the run is closed for good: {consequence}; to go on, branch a new run from it")
+
+
 def _decide_configure(control: Control, request: Configure) -> Draft:
-    if request.idempotency_key is not None and request.idempotency_key in control.idempotency:
-        return Answered()
+    if repeated := _repeated(control, "configure", request.idempotency_key):
+        return repeated
     spec = request.changes.apply(control.spec)
     state = request.changes.state or control.state
-    if spec == control.spec and state == control.state and request.idempotency_key is None:
+    changed = spec != control.spec or state != control.state
+    if changed and (refusal := _open(control, "its settings and its state stay as they are")):
+        return refusal
+    if not changed and (control.state == "closed" or request.idempotency_key is None):
         return Answered()  # with a key it becomes an entry: a late copy of it must not revert a newer change
-    return {"kind": "configure", "spec": spec.canonical(), "state": state, "key": request.idempotency_key}
+    restarts = "schedule" in request.changes.model_fields_set
+    return {
+        "kind": "configure",
+        "spec": spec.canonical(),
+        "state": state,
+        "plateau": asdict(FRESH) if restarts else None,
+        "key": request.idempotency_key,
+    }
+
+
+def _decide_report(control: Control, request: Report) -> Draft:
+    """Taken in every state of a run: the last evaluation comes after the last gradient."""
+    if repeated := _repeated(control, "report", request.idempotency_key):
+        return repeated
+    if request.version is not None and request.version > control.version:
+        return Rejection(
+            "validation-error",
+            f"version: expected one that this run has made, up to {_shown(control.version)}, {request.version} came",
+            {"version": _shown(control.version)},
+        )
+    schedule, plateau = control.spec.schedule, None
+    if schedule is not None and schedule.name == "reduce_on_plateau" and schedule.monitor in request.values:
+        value = request.values[schedule.monitor]
+        plateau = asdict(after_report(schedule, control.plateau, value, control.spec.optimizer.lr))
+    return {
+        "kind": "report",
+        "values": dict(request.values),
+        "version": _shown(control.version if request.version is None else request.version),
+        "plateau": plateau,
+        "key": request.idempotency_key,
+    }
 
 
 def _decide_look(control: Control, request: Look) -> Draft:
@@ -436,6 +500,7 @@ _DECIDERS: Mapping[type, Callable[[Control, Any], Draft]] = {
     Leave: _decide_leave,
     Load: _decide_load,
     Configure: _decide_configure,
+    Report: _decide_report,
     Look: _decide_look,
 }
 
@@ -452,7 +517,7 @@ def advance(control: Control, entry: Entry) -> None:
     header = entry.header
     _ADVANCERS[entry.kind](control, entry, header)
     if key := header.get("key"):
-        control.idempotency[key] = entry.position
+        control.idempotency[key] = entry.kind
         _keep(control.idempotency, IDEMPOTENCY_KEPT)
     control.position = entry.position
     control.head = entry.hash
@@ -524,6 +589,12 @@ def _advance_load(control: Control, entry: Entry, header: Mapping[str, Any]) -> 
 def _advance_configure(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
     control.spec = RunSpec.model_validate(header["spec"])
     control.state = header["state"]
+    _advance_plateau(control, entry, header)
+
+
+def _advance_plateau(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
+    if header["plateau"] is not None:
+        control.plateau = PlateauState(**header["plateau"])
 
 
 _ADVANCERS: Mapping[str, Callable[[Control, Entry, Mapping[str, Any]], None]] = {
@@ -532,6 +603,7 @@ _ADVANCERS: Mapping[str, Callable[[Control, Entry, Mapping[str, Any]], None]] = 
     "leave": _advance_leave,
     "load": _advance_load,
     "configure": _advance_configure,
+    "report": _advance_plateau,
 }
 
 

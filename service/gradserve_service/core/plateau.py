@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Final
 
 from gradserve.specs import ReduceOnPlateau
 
-__all__ = ["PlateauState", "after_report", "rate"]
+__all__ = ["FRESH", "PlateauState", "after_report", "rate"]
+
+LARGEST: Final = math.nextafter(math.inf, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,9 @@ class PlateauState:
     mean: float = 0.0  # of those
 
 
+FRESH: Final = PlateauState()
+
+
 def rate(spec: ReduceOnPlateau, state: PlateauState, lr: float) -> float:
     """The rate in this state, from the base rate `lr`: never below min_lr unless `lr` is."""
     return min(lr, max(lr * state.scale, spec.min_lr))
@@ -43,7 +49,7 @@ def rate(spec: ReduceOnPlateau, state: PlateauState, lr: float) -> float:
 def after_report(spec: ReduceOnPlateau, state: PlateauState, value: float, lr: float) -> PlateauState:
     """The state after one report of the metric. `lr` is the base rate. NaN is never better."""
     count = state.pending + 1
-    mean = (state.pending * state.mean + value) / count
+    mean = max(min((state.pending * state.mean + value) / count, LARGEST), -LARGEST)  # an entry holds no infinity
     if count < spec.every:
         return replace(state, pending=count, mean=mean)
     state = replace(state, pending=0, mean=0.0)

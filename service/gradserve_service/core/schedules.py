@@ -1,6 +1,7 @@
 """Learning-rate schedules: pure functions of k, the number of updates applied before this one.
 
-Closed forms in double precision: no recursion, so no drift, no stored state, and any k can be asked for. `cos` and
+Closed forms in double precision: no recursion, so no drift, no stored state, and any k can be asked for (but for
+`reduce_on_plateau`, which lives on reports: `plateau.py`). `cos` and
 powers may differ between machines in the last bit; that is why the decider alone calls this and writes the result into
 the entry.
 
@@ -26,21 +27,28 @@ from gradserve.specs import (
     WarmupCosine,
 )
 
+from . import plateau as plateaus
 from .one_cycle import one_cycle
+from .plateau import FRESH, PlateauState
 
 __all__ = ["resolve"]
 
 RATE_MAX: Final = math.nextafter(math.inf, 0.0)  # an entry holds no infinity
 
 
-def resolve(schedule: ScheduleSpec | None, lr: float, k: int) -> tuple[float, float | None]:
+def resolve(
+    schedule: ScheduleSpec | None, lr: float, k: int, plateau: PlateauState = FRESH
+) -> tuple[float, float | None]:
     """The learning rate, and the momentum or None, of the update that follows `k` applied ones.
 
     `lr` is the optimizer's base rate. A momentum that is not None replaces `momentum` or `beta1` for that update, and
     is passed over by a rule that has neither. The schedule `client` has no rate of its own: `lr` stands for it here.
+    `plateau` is what the reports so far mean to `reduce_on_plateau`; no other schedule looks at it.
     """
     if schedule is None or schedule.name in ("constant", "client"):
         return lr, None
+    if schedule.name == "reduce_on_plateau":
+        return plateaus.rate(schedule, plateau, lr), None
     if schedule.name == "one_cycle":
         rate, momentum = one_cycle(schedule, lr, k)
     else:

@@ -17,7 +17,7 @@ from .edge import Edge, Refusals
 from .openapi import openapi_document
 from .problems import raise_on
 from .receiving import SlowSenders
-from .routes import optimizer_state, pages, pushes, runs, server, weights, workers
+from .routes import metrics, optimizer_state, pages, pushes, runs, server, weights, workers
 from .waits import Waits
 
 __all__ = ["create_app"]
@@ -72,6 +72,6 @@ def create_app(replicas: Replicas | None, settings: Settings) -> FastAPI:
     app.state.slow_senders = SlowSenders()
     # The hot routes are here too, for the methods that they do not take (405) and behind a root path.
     app.router.routes.extend([*HOT_ROUTES, *optimizer_state.routes])
-    for module in (workers, runs, server, pages):
+    for module in (workers, runs, metrics, server, pages):
         app.include_router(module.router)
     return app

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gradserve.problems import PROBLEMS
-from gradserve.specs import validation_refusal
+from gradserve.specs import ReportName, validation_refusal
 
 __all__ = [
     "ProblemDocument",
@@ -16,6 +16,7 @@ __all__ = [
     "PushWithWeights",
     "Readiness",
     "Registration",
+    "ReportBody",
     "RunDescription",
     "RunList",
     "ServerDescription",
@@ -198,6 +199,20 @@ class WeightsBody(BaseModel):
     """Weights to set, as JSON."""
 
     weights: Tensors
+
+
+class ReportBody(BaseModel):
+    """Values measured outside, such as a validation loss."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    values: Annotated[
+        dict[ReportName, Annotated[float, Field(strict=True, allow_inf_nan=False)]],
+        Field(min_length=1, max_length=100, description="Finite numbers by name."),
+    ]
+    version: int | None = Field(
+        None, ge=0, le=2**53, strict=True, description="Of the weights they were measured at; absent: the present ones."
+    )
 
 
 class WeightsLoaded(Answer):

@@ -25,7 +25,7 @@ __all__ = ["openapi_document"]
 
 # Models that no route of FastAPI's names by itself.
 _BODIES: tuple[type[BaseModel], ...] = (
-    RunSpec, RunChanges, documents.Registration, documents.PushBody, documents.WeightsBody,
+    RunSpec, RunChanges, documents.Registration, documents.PushBody, documents.WeightsBody, documents.ReportBody,
 )  # fmt: skip
 _ANSWERS: tuple[type[BaseModel], ...] = (
     documents.ProblemDocument, documents.PushOutcome, documents.PushWithWeights, documents.WeightsDocument,

@@ -17,7 +17,7 @@ from .recovery import State
 
 def run_json(run: CatalogueRecord, control: Control, durability: Durability) -> dict[str, Any]:
     """A run, as GET answers it. `lr` is the one that the next update would get, before its staleness weight."""
-    lr, _ = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step)
+    lr, _ = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step, control.plateau)
     return {
         "name": run.name,
         "uid": run.uid,

@@ -26,6 +26,7 @@ from ..core.machine import (
     Look,
     Push,
     Register,
+    Report,
     Request,
     Verdict,
     decide,
@@ -294,6 +295,12 @@ class Replica:
         """Change settings, in order with the gradients; answers the run as it is then."""
         await self._propose(self._proposal(Configure(changes, idempotency_key or self._new_key())))
         return run_json(self._sequencer.run, self._control(), self._store.durability)
+
+    async def report(
+        self, values: Mapping[str, float], version: int | None, idempotency_key: str | None = None
+    ) -> None:
+        """Values that were measured outside, put into the order of the run."""
+        await self._propose(self._proposal(Report(values, version, idempotency_key or self._new_key())))
 
     async def describe(self) -> dict[str, Any]:
         """The run, as GET answers it."""
