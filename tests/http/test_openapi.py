@@ -14,6 +14,12 @@ from gradserve_service.settings import Settings
 WRITTEN = Path(__file__).parents[2] / "openapi" / "openapi.json"
 PATHS = {
     "/healthz": {"get"},
+    "/metrics": {"get"},
+    "/v1/schedules": {"get"},
+    "/v1/schedules/preview": {"post"},
+    "/v1/aggregations": {"get"},
+    "/v1/clips": {"get"},
+    "/v1/staleness": {"get"},
     "/readyz": {"get"},
     "/problems/{code}": {"get"},
     "/v1/server": {"get"},

@@ -15,7 +15,7 @@ async def test_an_unknown_path_is_a_problem(server, problem):
 async def test_a_method_that_no_route_takes_is_told_the_methods_of_all_routes_of_the_path(server, problem):
     answer = await server.client.post("/v1/runs/r")
     problem(answer, "method-not-allowed")
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "PUT", "PATCH", "DELETE"}
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "PUT", "PATCH", "DELETE"}
     answer = await server.client.patch("/v1/runs/r/weights")
     problem(answer, "method-not-allowed")
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "PUT"}

@@ -270,12 +270,20 @@ def _base_holds(control: Control, push: Push) -> Rejection | None:
 
 def base_version(push: Push) -> int | None:
     """The version a push names, by number or by ETag; None: none named, the present one is meant."""
-    if push.base_version is not None or push.base is None:
+    if push.base is None:
         return push.base_version
     number = push.base.strip('"').partition("-")[0]
     if not number.isascii() or not number.isdecimal():
         raise Refused(
             Rejection("validation-error", f"base: expected an ETag as it came with the weights, {push.base!r} came")
+        )
+    if push.base_version not in (None, int(number)):
+        # Which of the two is the truth cannot be known, and the staleness rule would go by one of them.
+        raise Refused(
+            Rejection(
+                "validation-error",
+                f"base_version: expected the version of base {push.base}, {push.base_version} came: send base alone",
+            )
         )
     return int(number)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
@@ -14,10 +14,12 @@ from gradserve_service.replica import Replicas
 from gradserve_service.settings import Settings
 
 from .edge import Edge, Refusals
+from .metrics import Metrics
 from .openapi import openapi_document
+from .parameters import check_query
 from .problems import raise_on
 from .receiving import SlowSenders
-from .routes import metrics, optimizer_state, pages, pushes, runs, server, weights, workers
+from .routes import catalogues, metrics, optimizer_state, pages, prometheus, pushes, runs, server, weights, workers
 from .waits import Waits
 
 __all__ = ["create_app"]
@@ -28,7 +30,7 @@ HOT_ROUTES = (*pushes.routes, *weights.routes)
 class GradserveApp(FastAPI):
     """FastAPI behind the edge."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__(
             title="Gradserve",
             version=version("gradserve"),
@@ -45,6 +47,7 @@ class GradserveApp(FastAPI):
             super().__call__,
             HOT_ROUTES,
             token_digest=settings.token_digest(),
+            metrics=metrics,
             log_requests=settings.log_level == "debug",
         )
 
@@ -66,12 +69,14 @@ def create_app(replicas: Replicas | None, settings: Settings) -> FastAPI:
     Whoever calls owns the replicas: starts them before the first request, drains them after the last, and may put
     others into `app.state.replicas` at any time. None: for the OpenAPI document only.
     """
-    app = GradserveApp(settings)
+    counted = Metrics()
+    app = GradserveApp(settings, counted)
+    app.state.metrics = counted
     app.state.replicas = replicas
     app.state.waits = Waits()
     app.state.slow_senders = SlowSenders()
     # The hot routes are here too, for the methods that they do not take (405) and behind a root path.
     app.router.routes.extend([*HOT_ROUTES, *optimizer_state.routes])
-    for module in (workers, runs, metrics, server, pages):
-        app.include_router(module.router)
+    for module in (workers, runs, metrics, catalogues, server, prometheus, pages):
+        app.include_router(module.router, dependencies=[Depends(check_query)])
     return app

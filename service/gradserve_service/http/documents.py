@@ -8,18 +8,24 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gradserve.problems import PROBLEMS
-from gradserve.specs import ReportName, validation_refusal
+from gradserve.specs import ReportName, ScheduleSpec, validation_refusal
 
 __all__ = [
+    "AggregationCatalogue",
+    "ClipCatalogue",
     "ProblemDocument",
     "PushOutcome",
     "PushWithWeights",
+    "Rates",
     "Readiness",
     "Registration",
     "ReportBody",
     "RunDescription",
     "RunList",
+    "ScheduleCatalogue",
+    "SchedulePreview",
     "ServerDescription",
+    "StalenessCatalogue",
     "WeightsDocument",
     "WeightsLoaded",
     "WorkerList",
@@ -27,6 +33,8 @@ __all__ = [
     "checked",
     "document_body",
 ]
+
+PREVIEW_STEPS_MAX = 100_000  # 2 MB of numbers, more than any plot shows
 
 Model = TypeVar("Model", bound=BaseModel)
 Tensors = Annotated[
@@ -78,6 +86,57 @@ class ServerDescription(Answer):
     limits: dict[str, float]
     store: StoreDescription
     durability: Literal["memory", "journal", "fsync"]
+
+
+class CatalogueItem(Answer):
+    """One thing that a run can be made of."""
+
+    name: str
+    summary: str
+    formula: str
+    hyperparameters: dict[str, Any] = Field(description="JSON schema of its fields.")
+    source: str = Field(description="Where it comes from: a paper, a library.")
+    use_when: str
+
+
+class ScheduleCatalogue(Answer):
+    """All schedules of learning rates."""
+
+    schedules: list[CatalogueItem]
+
+
+class AggregationCatalogue(Answer):
+    """All aggregations."""
+
+    aggregations: list[CatalogueItem]
+
+
+class ClipCatalogue(Answer):
+    """All clips."""
+
+    clips: list[CatalogueItem]
+
+
+class StalenessCatalogue(Answer):
+    """All staleness rules."""
+
+    staleness: list[CatalogueItem]
+
+
+class SchedulePreview(BaseModel):
+    """A schedule to look at."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: ScheduleSpec | None = Field(description="As in a run; null is constant.")
+    steps: int = Field(ge=1, le=PREVIEW_STEPS_MAX, strict=True, description="How many updates.")
+    lr: float = Field(1.0, ge=0, allow_inf_nan=False, strict=True, description="The optimizer's own rate.")
+
+
+class Rates(Answer):
+    """What a schedule gives."""
+
+    lr: list[float] = Field(description="One rate an update, before staleness.")
 
 
 class TensorDescription(Answer):

@@ -25,7 +25,8 @@ __all__ = ["openapi_document"]
 
 # Models that no route of FastAPI's names by itself.
 _BODIES: tuple[type[BaseModel], ...] = (
-    RunSpec, RunChanges, documents.Registration, documents.PushBody, documents.WeightsBody, documents.ReportBody,
+    RunSpec, RunChanges, documents.Registration, documents.SchedulePreview, documents.PushBody, documents.WeightsBody,
+    documents.ReportBody,
 )  # fmt: skip
 _ANSWERS: tuple[type[BaseModel], ...] = (
     documents.ProblemDocument, documents.PushOutcome, documents.PushWithWeights, documents.WeightsDocument,
@@ -109,9 +110,10 @@ def _push_operation() -> dict[str, Any]:
             "200": {
                 "description": "The gradient is in the journal.",
                 "headers": _headers(
-                    "ETag", "Content-Location", "Gradserve-Version", "Gradserve-Head", "Gradserve-Outcome",
-                    "Gradserve-Staleness", "Gradserve-LR", "Gradserve-Durability", "Gradserve-Next-Sequence",
-                    "Gradserve-Receipt", "Server-Timing", "Request-Id",
+                    "ETag", "Content-Location", "Gradserve-Version", "Gradserve-Step", "Gradserve-Head",
+                    "Gradserve-Outcome", "Gradserve-Staleness", "Gradserve-LR", "Gradserve-Gradient-Norm",
+                    "Gradserve-Clip-Scale", "Gradserve-Durability", "Gradserve-Next-Sequence", "Gradserve-Receipt",
+                    "Server-Timing", "Request-Id",
                 ),
                 "content": {**_TENSORS, JSON: {"schema": {"anyOf": [_ref("PushWithWeights"), _ref("PushOutcome")]}}},
             }

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from fastapi import Path
+from fastapi import Path, Request
 from starlette.types import Receive, Scope
 
 from gradserve.problems import refuse
@@ -22,6 +22,7 @@ __all__ = [
     "Preferences",
     "RunName",
     "WorkerName",
+    "check_query",
     "idempotency_key",
     "known_etag",
     "parse_count",
@@ -74,13 +75,26 @@ class Incoming:
     def query(self, *known: str) -> dict[str, str]:
         """The query's parameters. One that the route does not know is refused: a typo must not change the maths."""
         text = self.scope["query_string"]
-        if not text:
-            return {}
-        pairs = dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
-        unknown = [name for name in pairs if name not in known]
-        if unknown:
-            raise refuse("validation-error", f"query: expected {', '.join(known)}; came {', '.join(unknown)}")
-        return pairs
+        return parse_query(text.decode("latin-1"), known) if text else {}
+
+
+def parse_query(text: str, known: Iterable[str]) -> dict[str, str]:
+    """The parameters of a query. Raises `validation-error` for unknown and for doubled ones."""
+    pairs = parse_qsl(text, keep_blank_values=True)
+    found = dict(pairs)
+    if unknown := [name for name in found if name not in known]:
+        expected = ", ".join(known) or "nothing"
+        raise refuse("validation-error", f"query: expected {expected}; came {', '.join(unknown)[:200]}")
+    if len(found) < len(pairs):
+        raise refuse("validation-error", f"query: expected each parameter once; came {text[:200]!r}")
+    return found
+
+
+async def check_query(request: Request) -> None:
+    """For FastAPI's routes, which pass over what they do not know: the same refusal as `Incoming.query`."""
+    if text := request.scope["query_string"]:
+        known = [field.alias for field in request.scope["route"].dependant.query_params]
+        parse_query(text.decode("latin-1"), known)
 
 
 def join_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

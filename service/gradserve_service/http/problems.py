@@ -46,11 +46,14 @@ async def raise_on(request: Request, exc: Exception) -> NoReturn:
 def allowed_methods(scope: Scope) -> list[str]:
     """The methods that some route takes at the request's path."""
     routes = scope["app"].router.routes
-    return [
+    taken = {
         method
         for method in METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
+    }
+    if "GET" in taken:
+        taken.add("HEAD")
+    return [method for method in METHODS if method in taken]
 
 
 def rejection_of(exc: Exception, *, request_id: str) -> Rejection:

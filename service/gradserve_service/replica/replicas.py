@@ -7,6 +7,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -31,6 +32,17 @@ log = structlog.get_logger("gradserve.replicas")
 REOPENED = Rejection("store-unavailable", "the server opens the run of this name anew: send the same again")
 SPARE_BUFFERS = 2  # the next weights and one body of the largest run
 STORE_RETRY_SECONDS = 0.5  # between attempts to reach a store that was not there at start
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """How much a server holds at one moment."""
+
+    runs: int
+    state_bytes: int  # weights and slots
+    queued: int  # requests that wait for their run's task
+    queued_most: int  # … in one run
+    body_bytes: int
 
 
 class Replicas:
@@ -227,6 +239,17 @@ class Replicas:
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
         return [{"name": record.name, "uid": record.uid, "created_at": record.created_at} for record in records]
+
+    def holdings(self) -> Holdings:
+        """How much this server holds now."""
+        queues = [sequencer.queued for _, sequencer in self._open.values()]
+        return Holdings(
+            runs=len(self._open),
+            state_bytes=sum(sequencer.state_bytes for _, sequencer in self._open.values()),
+            queued=sum(queues),
+            queued_most=max(queues, default=0),
+            body_bytes=self._budget.held_bytes,
+        )
 
     def describe_server(self) -> dict[str, Any]:
         """What a client may want to know of this server before it starts."""

@@ -20,6 +20,7 @@ from ..answers import VARY, Headers, Selection, send_json, send_tensors, weights
 from ..bodies import as_object, read_body
 from ..hot import hot_route, open_run
 from ..media import JSON, Form, answer_type, body_form, parse_dtype
+from ..metrics import Metrics
 from ..parameters import Incoming, parse_count, parse_preferences
 
 __all__ = ["PUSH_PATH", "routes"]
@@ -29,9 +30,12 @@ PUSH_PATH = "/v1/runs/{run}/workers/{worker}/pushes/{sequence}"
 # The version is the one that this push made; the weights of the answer may be newer, their ETag says so.
 _OUTCOME_HEADERS = (
     (b"gradserve-version", "version"),
+    (b"gradserve-step", "step"),
     (b"gradserve-outcome", "outcome"),
     (b"gradserve-staleness", "staleness"),
     (b"gradserve-lr", "lr"),
+    (b"gradserve-gradient-norm", "gradient_norm"),
+    (b"gradserve-clip-scale", "clip_scale"),
     (b"gradserve-durability", "durability"),
     (b"gradserve-next-sequence", "next_sequence"),
     (b"gradserve-receipt", "receipt"),
@@ -64,12 +68,15 @@ async def push_gradient(incoming: Incoming, send: Send) -> None:
         decoded = perf_counter()
         answer = await run.push(worker, sequence, frame, fields)
     timings = {"receive": received - started, "decode": decoded - received, **answer.timings}
+    metrics: Metrics = incoming.app.state.metrics
+    metrics.push(answer.outcome["outcome"], timings)
     await _send_answer(send, incoming.path_params["run"], answer, wanted, timings)
 
 
 async def push_outcome(incoming: Incoming, send: Send) -> None:
     """GET: what became of the worker's last push. Raises `push-not-found` for any other."""
     worker, sequence = _address(incoming)
+    incoming.query()
     run = await open_run(incoming)
     outcome = await run.push_outcome(worker, sequence)
     await send_json(send, outcome, head_only=incoming.scope["method"] == "HEAD")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from gradserve.problems import Refused
+from gradserve.problems import Refused, Rejection
 from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import Frame, frame_from_json
 from gradserve_service.replica import Replica, Replicas, check_weights
+from gradserve_service.replica.replicas import REOPENED
 
 from ..bodies import read_document
 from ..documents import RunDescription, RunList, checked, document_body
@@ -20,6 +21,7 @@ from ..parameters import NAME_PATTERN, Incoming, RunName, idempotency_key
 __all__ = ["router"]
 
 PAGE_MAX = 1000
+CREATE_ATTEMPTS_MAX = 8  # of a PUT whose run is deleted by others again and again
 
 router = APIRouter(tags=["runs"])
 
@@ -58,12 +60,18 @@ async def create_run(request: Request, run: RunName) -> Response:
     first_weights = None if spec.weights is None else frame_from_json(spec.weights)
     if first_weights is not None:
         check_weights(first_weights)  # first of all: a refused request leaves no run behind
-    replica, created = await incoming.replicas.create_run(run, spec)
-    if first_weights is not None:
-        await _load_first(replica, first_weights)
-    return JsonAnswer(
-        await replica.describe(), status_code=201 if created else 200, headers={"Location": f"/v1/runs/{run}"}
-    )
+    uid = incoming.header(b"gradserve-run")
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            description, created = await _create(incoming.replicas, run, spec, uid, first_weights)
+            break
+        except Refused as refused:
+            # Who asks by name alone wants a run of that name, whichever it is.
+            if uid is not None or attempts == CREATE_ATTEMPTS_MAX or not _deleted_meanwhile(refused.rejection):
+                raise
+    return JsonAnswer(description, status_code=201 if created else 200, headers={"Location": f"/v1/runs/{run}"})
 
 
 @router.get(
@@ -93,6 +101,23 @@ async def delete_run(request: Request, run: RunName) -> Response:
     incoming = Incoming(request.scope, request.receive)
     await incoming.replicas.delete_run(run, incoming.header(b"gradserve-run"))
     return Response(status_code=204)
+
+
+async def _create(
+    replicas: Replicas, name: str, spec: RunSpec, uid: str | None, first_weights: Frame | None
+) -> tuple[dict[str, Any], bool]:
+    """The run, with its first weights, and whether it is new. `uid`: only that run will do."""
+    if uid is not None:
+        await replicas.open(name, uid)
+    replica, created = await replicas.create_run(name, spec)
+    if first_weights is not None:
+        await _load_first(replica, first_weights)
+    return await replica.describe(), created
+
+
+def _deleted_meanwhile(rejection: Rejection) -> bool:
+    """Whether another request deleted the run between its creation and the answer."""
+    return rejection.code == "run-deleted" or rejection is REOPENED
 
 
 async def _load_first(run: Replica, frame: Frame) -> None:

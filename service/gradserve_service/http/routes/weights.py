@@ -53,6 +53,7 @@ async def pull_weights(incoming: Incoming, send: Send) -> None:
 async def load_weights(incoming: Incoming, send: Send) -> None:
     """PUT: set the weights, 201 for the first, 200 for others. A precondition is checked before the body is read."""
     form, _ = body_form(incoming)
+    incoming.query()
     if_none_match = incoming.header(b"if-none-match")
     if_match = incoming.header(b"if-match")
     key = idempotency_key(incoming)

@@ -1,0 +1,71 @@
+"""What a run can be made of, told by the server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from gradserve.specs import AGGREGATIONS, CLIPS, SCHEDULES, STALENESS
+from gradserve_service.core import schedules
+from gradserve_service.http.documents import PREVIEW_STEPS_MAX, CatalogueItem
+
+FAMILIES = {"schedules": SCHEDULES, "aggregations": AGGREGATIONS, "clips": CLIPS, "staleness": STALENESS}
+COSINE = {"name": "warmup_cosine", "warmup_steps": 3, "total_steps": 10}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+async def test_a_catalogue_lists_all_that_a_run_may_ask_for(server, kind):
+    items = (await server.client.get(f"/v1/{kind}")).json()[kind]
+    assert [item["name"] for item in items] == list(FAMILIES[kind].built)
+    for item in items:
+        CatalogueItem.model_validate(item)
+        assert item["summary"]
+
+
+async def test_a_preview_shows_the_rates_that_training_will_have(server):
+    answer = await server.client.post("/v1/schedules/preview", json={"schedule": COSINE, "steps": 300, "lr": 0.5})
+    spec = SCHEDULES.built["warmup_cosine"].model_validate(COSINE)
+    assert answer.json() == {"lr": [schedules.resolve(spec, 0.5, k)[0] for k in range(300)]}
+
+
+async def test_a_preview_of_no_schedule_is_the_rate_itself(server):
+    assert (await server.client.post("/v1/schedules/preview", json={"schedule": None, "steps": 3})).json() == {
+        "lr": [1.0, 1.0, 1.0]
+    }
+
+
+async def test_the_longest_preview_lets_other_requests_through(server):
+    """A probe sent meanwhile is answered first."""
+    order = []
+
+    async def ask(name, request):
+        answer = await request
+        assert answer.status_code == 200, answer.text
+        order.append(name)
+        return answer
+
+    preview = server.client.post("/v1/schedules/preview", json={"schedule": COSINE, "steps": PREVIEW_STEPS_MAX})
+    long, _ = await asyncio.gather(ask("preview", preview), ask("probe", server.client.get("/healthz")))
+    assert order == ["probe", "preview"]
+    assert len(long.json()["lr"]) == PREVIEW_STEPS_MAX
+    assert all(math.isfinite(rate) for rate in long.json()["lr"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"schedule": COSINE},
+        {"schedule": COSINE, "steps": 0},
+        {"schedule": COSINE, "steps": PREVIEW_STEPS_MAX + 1},
+        {"schedule": COSINE, "steps": 1.5},
+        {"schedule": COSINE, "steps": 1, "lr": -1},
+        {"schedule": COSINE, "steps": 1, "rate": 1},
+        {"schedule": "sometimes", "steps": 1},
+        {"schedule": "client", "steps": 1},
+        {"schedule": {"name": "reduce_on_plateau", "monitor": "loss"}, "steps": 1},
+    ],
+)
+async def test_a_preview_that_cannot_be_made_is_refused(server, problem, body):
+    problem(await server.client.post("/v1/schedules/preview", json=body), "validation-error")
