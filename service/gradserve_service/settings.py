@@ -45,6 +45,10 @@ class Settings(BaseSettings):
         Literal["snapshots", "all"], Field(description="What of the journal is kept: back to the snapshots, or all.")
     ] = "snapshots"
     token: Annotated[SecretStr | None, Field(description="Bearer token that every /v1 request must carry.")] = None
+    token_sha256: Annotated[
+        str | None,
+        Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the token, instead of the token (gradserve token)."),
+    ] = None
     insecure: Annotated[bool, Field(description="Allow another address than loopback without a token.")] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe level to log.")
@@ -61,6 +65,8 @@ class Settings(BaseSettings):
 
     def token_digest(self) -> bytes | None:
         """SHA-256 of the token: what is kept for comparing. None when the server asks for no token."""
+        if self.token_sha256 is not None:
+            return bytes.fromhex(self.token_sha256)
         if self.token is None:
             return None
         return hashlib.sha256(self.token.get_secret_value().encode()).digest()
@@ -72,7 +78,9 @@ class Settings(BaseSettings):
                 "the token is empty: set $GRADSERVE_TOKEN to a random text (python3 -c 'import secrets; "
                 "print(secrets.token_urlsafe(32))'), or leave it out"
             )
-        if self.uds is None and self.token is None and not self.insecure and not is_loopback(self.host):
+        if self.token is not None and self.token_sha256 is not None:
+            raise SettingsError("there are a token and a token_sha256: set one of $GRADSERVE_TOKEN(_SHA256)")
+        if self.uds is None and self.token_digest() is None and not self.insecure and not is_loopback(self.host):
             raise SettingsError(
                 f"without a token the server listens on loopback only, and host is {self.host!r}: set "
                 "$GRADSERVE_TOKEN, or use --host 127.0.0.1, or say --insecure (anyone who reaches the port may then "

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,12 +15,18 @@ from typer.main import get_command
 
 from gradserve_service.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, read_settings
 
+from .printing import fail, print_json
+
 __all__ = ["app"]
 
-USAGE_ERROR = 2
-
-# Commands that live elsewhere: module and function, imported when asked for.
-ELSEWHERE = {"demo": ("gradserve_service.demo.command", "demo", "demo")}
+# Commands that live elsewhere: module, function, and the extra that it needs; imported when asked for.
+ELSEWHERE = {
+    "demo": ("gradserve_service.demo.command", "demo", "demo"),
+    "inspect": ("gradserve_service.cli.inspecting", "inspect", "service"),
+    "replay": ("gradserve_service.cli.replaying", "replay", "service"),
+    "doctor": ("gradserve_service.cli.doctor", "doctor", "service"),
+    "token": ("gradserve_service.cli.tokens", "token", "service"),
+}
 
 
 class Commands(TyperGroup):
@@ -75,6 +81,7 @@ def serve(
     durability: Annotated[str | None, flag("durability")] = None,
     retain: Annotated[str | None, flag("retain")] = None,
     token: Annotated[str | None, flag("token")] = None,
+    token_sha256: Annotated[str | None, flag("token_sha256")] = None,
     insecure: Annotated[bool | None, flag("insecure", "--insecure")] = None,
     log_level: Annotated[str | None, flag("log_level")] = None,
     log_format: Annotated[str | None, flag("log_format")] = None,
@@ -87,7 +94,8 @@ def serve(
     try:
         settings = read_settings(
             host=host, port=port, uds=uds, store=store, durability=durability, retain=retain, token=token,
-            insecure=insecure, log_level=log_level, log_format=log_format, drain_seconds=drain_seconds,
+            token_sha256=token_sha256, insecure=insecure, log_level=log_level, log_format=log_format,
+            drain_seconds=drain_seconds,
         )  # fmt: skip
         run_server(settings, announce=print_json if as_json else print_line)
     except (SettingsError, CannotServe) as error:
@@ -122,14 +130,3 @@ def print_line(address: dict[str, Any]) -> None:
         f"durability {address['durability']}  docs {address['docs']}",
         flush=True,
     )
-
-
-def print_json(address: dict[str, Any]) -> None:
-    """The start-up line for scripts: one JSON object."""
-    print(json.dumps(address), flush=True)
-
-
-def fail(reason: str) -> NoReturn:
-    """Say why on standard error and exit 2."""
-    print(f"gradserve: {reason}", file=sys.stderr)
-    raise typer.Exit(USAGE_ERROR)

@@ -140,7 +140,7 @@ def listening(settings: Settings) -> Iterator[list[socket.socket]]:
     Bound before the store is opened: a port in use must not cost a lock on the database.
     """
     if settings.uds is not None:
-        _make_ready(settings.uds, private=settings.token is None and not settings.insecure)
+        _make_ready(settings.uds, private=settings.token_digest() is None and not settings.insecure)
         try:
             yield []
         finally:

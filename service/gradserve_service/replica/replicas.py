@@ -16,6 +16,7 @@ from gradserve.problems import Refused, Rejection, refuse
 from gradserve.specs import RunSpec
 from gradserve.wire import Buffers
 
+from ..core import numerics
 from ..core.control import Creation
 from ..core.entries import genesis_hash
 from ..limits import Limits
@@ -72,12 +73,16 @@ class Replicas:
         self._open: OrderedDict[str, tuple[Replica, Sequencer]] = OrderedDict()  # the last asked for last
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
+        self._numerics: list[str] = []  # why the arithmetic of this machine cannot be trusted
 
     # Start and end
 
     async def start(self) -> None:
         """Open the store. One that cannot be reached is tried again in the background; one that would lose what it is
         given raises `StoreUnfit`."""
+        self._numerics = numerics.complaints()
+        for complaint in self._numerics:
+            log.error("numerics", reason=complaint)
         try:
             await self.store.open()
         except (StoreUnavailable, StoreFull) as error:
@@ -99,7 +104,7 @@ class Replicas:
 
     async def ready(self) -> list[str]:
         """Why this server should get no requests now; empty when it should."""
-        reasons = ["the server is shutting down"] if self.draining else []
+        reasons = [*(["the server is shutting down"] if self.draining else []), *self._numerics]
         try:
             await self.store.check()
         except (StoreUnavailable, StoreUnfit) as error:

@@ -8,7 +8,7 @@ from .records import Durability
 from .redis_store import RedisStore
 from .sqlite_store import SqliteStore
 
-__all__ = ["RunAbsent", "Store", "StoreFull", "StoreUnavailable", "StoreUnfit", "open_store"]
+__all__ = ["RunAbsent", "Store", "StoreFull", "StoreUnavailable", "StoreUnfit", "open_store", "open_to_read"]
 
 
 def open_store(url: str, durability: Durability) -> Store:
@@ -24,3 +24,19 @@ def open_store(url: str, durability: Durability) -> Store:
                 f"the store's {scheme} URL has a part that cannot be read; the forms are {FORMS}"
             ) from None
     raise StoreUnfit(f"there is no store for a URL of scheme {scheme!r}; the forms are {FORMS}")
+
+
+async def open_to_read(url: str) -> Store:
+    """The store of a URL, opened only to look: nothing is made, swept or resumed in it. An SQLite store is locked
+    meanwhile, as by a server. Raises StoreUnfit and StoreUnavailable."""
+    if url.partition(":")[0] == "sqlite":
+        embedded = SqliteStore(sqlite_path(url), "fsync")
+        await embedded.open_to_read()
+        return embedded
+    store = open_store(url, "memory")
+    try:
+        await store.check()
+    except BaseException:
+        await store.close()
+        raise
+    return store

@@ -53,6 +53,23 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Lock, connect, sweep what a crash left behind, resume interrupted deletes."""
+        await self._take()
+        try:
+            for uid in await self._submit(runs.marked):
+                await self._purge(uid)
+            named = await self._submit(runs.named_objects)
+            await self._in_files(self._files.sweep, named.get)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def open_to_read(self) -> None:
+        """Lock and connect, only to look: nothing is made, swept or resumed. Raises StoreUnfit without a database."""
+        if not self.path.is_file():
+            raise StoreUnfit(f"there is no database at {self.path}: name the --store of the server that wrote it")
+        await self._take()
+
+    async def _take(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -63,10 +80,6 @@ class SqliteStore:
         self._thread = DatabaseThread(lambda: connect(self.path, self.durability), self._heads.clear)
         try:
             await self._thread.start()
-            for uid in await self._thread.submit(runs.marked):
-                await self._purge(uid)
-            named = await self._thread.submit(runs.named_objects)
-            await self._in_files(self._files.sweep, named.get)
         except BaseException:
             await self.close()
             raise

@@ -1,0 +1,82 @@
+"""Does this machine compute as every other? A few updates with a known end, of each optimizer; denormals are kept.
+
+Servers replay the same journal and must get the same bits. Two things are known to break that: a NumPy that was built
+for speed at any price, and a library built with -ffast-math, which flips the processor into flushing denormals to zero
+for the whole thread. Both are found here in a few milliseconds, before they are found in a replay.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from xxhash import xxh3_64_hexdigest
+
+from .gradient import Gradient
+from .optimizers import RULES
+from .update import apply_update
+
+__all__ = ["GOLDEN", "complaints", "flushes_denormals", "golden_digest"]
+
+PARAMETERS = 67  # no multiple of a vector register: its tail loop counts too
+UPDATES = 5
+LR = 0.01
+
+# xxh3-64 of weights and slots after UPDATES updates with the default hyperparameters, computed on x86-64.
+GOLDEN = {
+    "sgd": "5db74b33aca03a5b",
+    "adagrad": "f17361b3fd60c440",
+    "rmsprop": "8b8d31999dafcd51",
+    "adam": "df89751a7fb7115a",
+    "adamw": "59735b76e3729503",
+    "adamax": "165e658f61663650",
+    "nadam": "7140fa12be5355ae",
+}
+
+
+def complaints() -> list[str]:
+    """What differs here, one sentence each; empty on a machine whose results can be trusted."""
+    wrong = [name for name in RULES if golden_digest(name) != GOLDEN.get(name)]
+    found = []
+    if wrong:
+        found.append(
+            f"updates of {', '.join(wrong)} end in other bits than they should (NumPy {np.__version__}): "
+            "install the NumPy wheel for this processor instead of a build of your own"
+        )
+    if flushes_denormals():
+        found.append(
+            "numbers below 1.2e-38 are flushed to zero: a library in this process was built with -ffast-math; "
+            "find it by taking imports away, and replace it"
+        )
+    return found
+
+
+def golden_digest(name: str) -> str:
+    """The digest of an optimizer's golden updates on this machine."""
+    rule = RULES[name].model_validate({"name": name, "lr": LR})
+    # Quotients of small integers: the same on every machine, without a generator of chance.
+    places = np.arange(PARAMETERS, dtype=np.float32)
+    weights = (places - 33) / np.float32(7)
+    slots = {slot.name: np.full(PARAMETERS, slot.initial, np.float32) for slot in rule.slots}
+    memory = dict(rule.memory)
+    for step in range(1, UPDATES + 1):
+        vector = np.remainder(places * 37 + step * 11, np.float32(29)) / np.float32(13) - 1
+        vector.flags.writeable = False
+        next_weights = np.empty_like(weights)
+        apply_update(
+            rule,
+            (),
+            weights=weights,
+            next_weights=next_weights,
+            slots=slots,
+            memory=memory,
+            gradient=Gradient.whole(vector),
+            lr=LR,
+            momentum=None,
+            step=step,
+        )
+        weights = next_weights
+    return xxh3_64_hexdigest(b"".join(array.tobytes() for array in (weights, *slots.values())))
+
+
+def flushes_denormals() -> bool:
+    """Does this thread round the smallest numbers to zero?"""
+    return not np.multiply(np.full(16, 1e-30, np.float32), np.float32(1e-10)).all()
