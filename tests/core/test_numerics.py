@@ -17,12 +17,12 @@ def test_every_optimizer_has_its_golden_digest_and_gives_it_here():
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_single_bit_shows(name, monkeypatch):
-    """One unit in the last place of one weight after the first update changes the digest, and names the optimizer."""
+    """One unit in the last place of one weight after the last update changes the digest, and names the optimizer."""
     straight = numerics.apply_update
 
     def bent(rule, clip, *, next_weights, step, **rest):
         statistics = straight(rule, clip, next_weights=next_weights, step=step, **rest)
-        if step == 1:
+        if step == numerics.UPDATES:
             next_weights[5] = np.nextafter(next_weights[5], np.float32(9))
         return statistics
 
