@@ -20,11 +20,13 @@ from .client import Client, connect
 from .errors import (
     Backpressure,
     CheckpointNotFound,
+    Closed,
     Conflict,
     Draining,
     DtypeUnsupported,
     Fenced,
     Forbidden,
+    Forked,
     GradserveError,
     GradserveWarning,
     HistoryRewound,
@@ -35,6 +37,7 @@ from .errors import (
     MalformedJson,
     MalformedTensors,
     MethodNotAllowed,
+    Misuse,
     NonFiniteGradient,
     NotAcceptable,
     NotFound,
@@ -67,6 +70,7 @@ from .errors import (
     WorkerNotFound,
     WorkerTooFast,
 )
+from .events import Event
 from .run import Run
 from .specs import (
     SGD,
@@ -96,6 +100,7 @@ from .specs import (
     Value,
     WarmupCosine,
 )
+from .watch import Watch
 from .weights import PushResult, Weights
 from .worker import Submission, Worker
 
@@ -112,14 +117,17 @@ __all__ = [
     "CheckpointNotFound",
     "Client",
     "ClientOwned",
+    "Closed",
     "Conflict",
     "Constant",
     "Cosine",
     "Draining",
     "DtypeUnsupported",
+    "Event",
     "Exponential",
     "Fenced",
     "Forbidden",
+    "Forked",
     "GlobalNorm",
     "GradserveError",
     "GradserveWarning",
@@ -134,6 +142,7 @@ __all__ = [
     "MalformedJson",
     "MalformedTensors",
     "MethodNotAllowed",
+    "Misuse",
     "Nadam",
     "NoStaleness",
     "NonFiniteGradient",
@@ -177,6 +186,7 @@ __all__ = [
     "Value",
     "VersionNotKept",
     "WarmupCosine",
+    "Watch",
     "Weights",
     "WeightsUninitialised",
     "Worker",

@@ -7,30 +7,37 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from numpy.typing import ArrayLike
 from pydantic import ValidationError as SpecError
 
-from .errors import ServerUnreachable, ValidationError, from_refused
-from .flows import FirstWeights, open_run_flow, runs_flow, server_flow
-from .launcher import worker_rank
+from .errors import Closed, Misuse, ServerUnreachable, ValidationError, from_refused
+from .flows import FirstWeights, RunKey, open_run_flow, runs_flow, server_flow
+from .launcher import worker_name, worker_rank
 from .messages import Flow, Request, T
 from .retry import Patience, with_retries
 from .run import Run
+from .run_session import RunSession
+from .servers import Servers
+from .session import WorkerSession
 from .specs import RunSpec, Spec, validation_refusal
-from .transport import HttpTransport
+from .transport import AsyncHttpTransport, HttpTransport
 
 DEFAULT_URL = "http://127.0.0.1:8970"
 USER_AGENT = f"gradserve/{version('gradserve')}"
 LOG = logging.getLogger("gradserve")
 
+Transport = TypeVar("Transport", HttpTransport, AsyncHttpTransport)
+
 
 def connect(
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     token: str | None = None,
     *,
     retry_seconds: float = 600.0,
@@ -38,34 +45,81 @@ def connect(
 ) -> Client:
     """A client of the server at `url` (default `$GRADSERVE_URL`, then `http://127.0.0.1:8970`).
 
+    url            several servers on one store: a list, or one text with commas (see `servers`)
     token          bearer token, default `$GRADSERVE_TOKEN`
     retry_seconds  how long one request is tried again while the server is away or busy, before the error is raised
     verify         for https: the certificates to trust, or False
 
-    Nothing is sent yet. Use it as a context manager, or `close()` it.
+    Nothing is sent yet. Use it as a context manager, or `close()` it. Raises `Misuse`.
     """
-    return Client(
-        url or os.environ.get("GRADSERVE_URL") or DEFAULT_URL,
-        token or os.environ.get("GRADSERVE_TOKEN") or None,
-        retry_seconds=retry_seconds,
-        verify=verify,
-    )
+    return Client(url, token, retry_seconds=retry_seconds, verify=verify)
 
 
-class Client:
-    """A connection pool to one server. Made by `connect`; safe to share between threads."""
+class Connection(Generic[Transport]):
+    """What clients of both kinds hold: where the servers are, how patient to be, and a transport for each server."""
 
     def __init__(
         self,
-        url: str,
+        make: Callable[..., Transport],
+        url: str | Sequence[str] | None,
+        token: str | None,
+        *,
+        retry_seconds: float,
+        verify: ssl.SSLContext | bool,
+    ) -> None:
+        urls = checked_urls(url or os.environ.get("GRADSERVE_URL") or DEFAULT_URL)
+        bearer = checked_token(token or os.environ.get("GRADSERVE_TOKEN") or None)
+        self.urls = urls
+        self.patience = Patience(time.monotonic, random.random, seconds=checked_patience(retry_seconds))
+        self.servers = Servers(urls, time.monotonic)
+        self.sessions: weakref.WeakSet[WorkerSession] = weakref.WeakSet()
+        self.closed = False
+        self._transports: list[Transport] = [make(each, bearer, user_agent=USER_AGENT, verify=verify) for each in urls]
+
+    @property
+    def url(self) -> str:
+        """Where the servers are, in one text."""
+        return ",".join(self.urls)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the request bodies that this client has sent, repeated ones included."""
+        return sum(transport.address.bytes_sent for transport in self._transports)
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of the bodies that it was answered."""
+        return sum(transport.address.bytes_received for transport in self._transports)
+
+    def talk(self, flow: Flow[T], patience: Patience | None) -> Flow[T]:
+        """The conversation with its retries. Raises `Closed`."""
+        if self.closed:
+            raise Closed(f"this client of {self.url} is closed: connect again")
+        return with_retries(flow, patience or self.patience, self.servers)
+
+    def worker_name(self, run: RunKey, rank: int | None) -> str:
+        """A name for a worker that was given none."""
+        return worker_name(rank, {session.worker for session in self.sessions if session.run == run})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.url}>"
+
+
+class Client(Connection[HttpTransport]):
+    """Connections to one server, or to several on one store. Made by `connect`; safe to share between threads.
+
+    A forked child opens connections of its own.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str] | None = None,
         token: str | None = None,
         *,
         retry_seconds: float = 600.0,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
-        self.url = url
-        self.patience = Patience(time.monotonic, random.random, seconds=retry_seconds)
-        self._transport = HttpTransport(url, token, user_agent=USER_AGENT, verify=verify)
+        super().__init__(HttpTransport, url, token, retry_seconds=retry_seconds, verify=verify)
 
     def run(
         self,
@@ -87,11 +141,8 @@ class Client:
         Raises `RunExists` when the run was created with another spec, `RunNotFound`, `ValidationError` and
         `LayoutMismatch` when the run's weights are of other names or shapes than `init`.
         """
-        body = run_spec(spec, {"optimizer": optimizer, **fields})
-        first = FirstWeights.of(init) if init is not None else None
-        rank = worker_rank()
-        opened = self.drive(open_run_flow(name, body, first, rank=rank or 0))
-        return Run(self, opened.key, opened.description, first=first, rank=rank)
+        asked = AskedRun.of(name, init, spec, {"optimizer": optimizer, **fields})
+        return Run(self, self.drive(asked.open()), rank=asked.rank)
 
     def runs(self, state: str | None = None) -> list[dict[str, Any]]:
         """All runs (or those `running`, `paused`, `closed`), in name order."""
@@ -103,14 +154,16 @@ class Client:
 
     def drive(self, flow: Flow[T], patience: Patience | None = None) -> T:
         """Hold the conversation: send each request, sleep each pause, and give what the flow returns."""
-        talk = with_retries(flow, patience or self.patience)
+        talk = self.talk(flow, patience)
         try:
             step = next(talk)
             while True:
                 if isinstance(step, Request):
                     try:
-                        response = self._transport.send(step)
+                        response = self._transports[step.server].send(step)
                     except ServerUnreachable as error:
+                        if self.closed:
+                            raise Closed(f"this client of {self.url} was closed meanwhile") from error
                         step = talk.throw(error)
                     else:
                         step = talk.send(response)
@@ -124,19 +177,11 @@ class Client:
         finally:
             talk.close()
 
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes of the request bodies that this client has sent, repeated ones included."""
-        return self._transport.bytes_sent
-
-    @property
-    def bytes_received(self) -> int:
-        """Bytes of the bodies that it was answered."""
-        return self._transport.bytes_received
-
     def close(self) -> None:
-        """Close all connections."""
-        self._transport.close()
+        """Close all connections; whoever watches a run stops. Closing twice is no error."""
+        self.closed = True
+        for transport in self._transports:
+            transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,8 +191,31 @@ class Client:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<Client of {self.url}>"
+
+@dataclass(frozen=True, slots=True)
+class AskedRun:
+    """What `client.run` was asked for, read and checked: the same for clients of both kinds."""
+
+    name: str
+    spec: dict[str, Any] | None
+    first: FirstWeights | None
+    rank: int | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        init: Mapping[str, ArrayLike] | None,
+        spec: RunSpec | Mapping[str, Any] | None,
+        fields: Mapping[str, Any],
+    ) -> AskedRun:
+        """Raises `ValidationError`, and `Misuse` for a rank that is none."""
+        return cls(name, run_spec(spec, fields), None if init is None else FirstWeights.of(init), worker_rank())
+
+    def open(self) -> Flow[RunSession]:
+        """Get or create it."""
+        opened = yield from open_run_flow(self.name, self.spec, self.first, rank=self.rank or 0)
+        return RunSession(opened, first=self.first, rank=self.rank or 0)
 
 
 def run_spec(spec: RunSpec | Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -161,3 +229,35 @@ def run_spec(spec: RunSpec | Mapping[str, Any] | None, fields: Mapping[str, Any]
         return RunSpec.model_validate(given if spec is None else spec).canonical()
     except SpecError as error:
         raise from_refused(validation_refusal(error)) from None
+
+
+def checked_urls(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The URLs, each once, in their order. Each transport checks its own. Raises `Misuse`."""
+    pieces: Sequence[Any] = given.split(",") if isinstance(given, str) else given
+    if not isinstance(pieces, list | tuple) or not all(isinstance(piece, str) for piece in pieces):
+        raise Misuse(f"url: expected a URL or a list of URLs, came {type(given).__name__}")
+    urls = tuple(dict.fromkeys(piece.strip() for piece in pieces if piece.strip()))
+    if not urls:
+        raise Misuse("expected a URL like http://host:8970, came none")
+    return urls
+
+
+def checked_token(token: Any) -> str | None:
+    """The token without the line end that files have. Raises `Misuse`, which never shows the token."""
+    if token is None:
+        return None
+    if not isinstance(token, str):
+        raise Misuse(f"token: expected text, came {type(token).__name__}")
+    bare = token.strip()
+    if not bare:
+        raise Misuse("token: expected one, came only spaces; leave it out for a server without tokens")
+    if not all("!" <= character <= "~" for character in bare):
+        raise Misuse("token: expected printable ASCII without spaces or line breaks inside")
+    return bare
+
+
+def checked_patience(seconds: Any) -> float:
+    """Seconds ≥ 0, infinity included. Raises `Misuse`."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise Misuse(f"retry_seconds: expected a number ≥ 0, came {seconds!r:.80}")
+    return float(seconds)

@@ -3,6 +3,9 @@
     GradserveError
     ├── ServerUnreachable        no answer, or a broken one, for as long as the SDK is allowed to try
     ├── UnexpectedAnswer         an answer, but not one of this API (a proxy's page, another service)
+    ├── Misuse                   what the SDK was given cannot be used: a URL, a token, a rank (a ValueError as well)
+    ├── Closed                   the client is closed, or the worker has left
+    │   └── Forked               this process is a forked child, and the worker is its parent's
     └── ProblemError             the server said no: `status`, `code`, `detail`, `extras`
         ├── Unauthorized · Forbidden · MalformedJson · ...      one class for each code
         ├── NotFound             ── RunNotFound, WorkerNotFound, PushNotFound, ...
@@ -47,6 +50,18 @@ class UnexpectedAnswer(GradserveError):
         super().__init__(f"status {status}, not from this API: {shown!r}; is the URL that of a Gradserve server?")
         self.status = status
         self.detail = detail
+
+
+class Misuse(GradserveError, ValueError):
+    """What the SDK was given, or found in the environment, cannot be used. Nothing was sent."""
+
+
+class Closed(GradserveError):
+    """Used after its end: the client is closed, or the worker has left."""
+
+
+class Forked(Closed):
+    """A worker made before `os.fork()`, used in the child: two processes must not push under one sequence."""
 
 
 class ProblemError(GradserveError):

@@ -41,7 +41,7 @@ ACCEPT_TENSORS = (("Accept", f"{MEDIA_TYPE}, {JSON_MEDIA_TYPE};q=0.1"),)  # prob
 
 def checked_name(kind: str, name: str) -> str:
     """The name, if it is one that the API takes. Raises `ValidationError`."""
-    if NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
         raise ValidationError(
             f"{kind} name: expected 1-100 of A-Z a-z 0-9 . _ - starting with a letter or digit, came {name!r}"
         )

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import from_refused
+from .errors import ValidationError, from_refused
 from .problems import Refused, refuse
 from .wire import Layout, encode_frame
 
@@ -19,13 +19,33 @@ IN_PLACE_BYTES_MIN = 256 << 10  # below this one copy is cheaper than a look at 
 
 
 def gradient_layout(layout: Layout, gradients: Gradients) -> Layout:
-    """The run's layout, or the part of it that these gradients have. Raises `UnknownTensor`."""
+    """The run's layout, or the part of it that these gradients have. Raises `UnknownTensor`, `ValidationError`."""
+    check_gradients(gradients)
     if isinstance(gradients, np.ndarray):
         return layout
     try:
         return layout.subset(gradients.keys())
     except Refused as refused:
         raise from_refused(refused) from None
+
+
+def check_gradients(gradients: object) -> None:
+    """Refuse (`ValidationError`) what is neither a dict nor an array."""
+    if not isinstance(gradients, np.ndarray | Mapping):
+        raise ValidationError(
+            f"gradients: expected a dict of arrays or the flat float32 vector, came {type(gradients).__name__}"
+        )
+
+
+def copied_gradients(gradients: Gradients) -> Gradients:
+    """The same, in memory of its own: the caller's arrays are free again. Raises `ValidationError`."""
+    check_gradients(gradients)
+    if isinstance(gradients, np.ndarray):
+        return gradients.copy()
+    try:
+        return {name: np.array(tensor) for name, tensor in gradients.items()}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValidationError(f"gradients: expected arrays: {error}") from None
 
 
 def gradient_vector(layout: Layout, gradients: Gradients) -> NDArray[np.float32]:
@@ -45,6 +65,8 @@ def gradient_vector(layout: Layout, gradients: Gradients) -> NDArray[np.float32]
         return np.ascontiguousarray(gradients, np.float32)
     except Refused as refused:
         raise from_refused(refused) from None
+    except (TypeError, ValueError, RuntimeError) as error:  # what a foreign array says when it cannot become one
+        raise ValidationError(f"gradients: expected arrays of real numbers: {error}") from None
 
 
 def gradient_pieces(layout: Layout, gradients: Gradients, metadata: Mapping[str, str]) -> Pieces:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 from .errors import GradserveError, UnexpectedAnswer, from_answer
 
@@ -27,6 +27,9 @@ class Request:
     headers: Headers = ()
     body: tuple[bytes | memoryview, ...] = ()
     wait_seconds: float = 0.0  # how long the server was asked to hold the answer: added to the read timeout
+    into: BinaryIO | None = None  # write the body of a 200 there (from its beginning: a retry starts over)
+    server: int = 0  # which of the client's servers: `retry` chooses
+    streamed: bool = False  # leave the body of a 200 open: it is `Response.stream`, and the asker's to close
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes | memoryview = b""
+    stream: Any = None  # of a streamed request: the driver's open body, handed through to whoever reads it
 
     def json(self) -> Any:
         """The body as JSON. Raises `UnexpectedAnswer`."""

@@ -3,17 +3,23 @@
 `with_retries` wraps any flow and is a flow itself, so a simulator's virtual time drives it as a client's real time
 does. A request is repeated, byte for byte, after a transport error, 408, 429 or 5xx; that is safe because every request
 of this API is idempotent (a push has its sequence, a registration its instance, a change its key). Never after a 409.
+
+With several servers the next one is asked at once when one does not answer or cannot; only after all of them failed
+comes a pause. That is as safe: they share one journal.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import ServerUnreachable
 from .messages import Flow, Request, Response, Sleep, T
+from .servers import Servers
 
 RETRIED_STATUSES_BELOW_500 = frozenset({408, 429})
+ELSEWHERE_STATUSES = frozenset({502, 503, 504})  # this server cannot now: another one may
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,12 @@ class Patience:
     pause_seconds_max: float = 20.0
 
     def pause(self, attempt: int, retry_after: float | None) -> float:
-        """Seconds before attempt number `attempt` + 1. What Retry-After asks for is never undercut."""
+        """Seconds before attempt number `attempt` + 1. What Retry-After asks for is not undercut."""
         bound = min(self.pause_seconds_max, self.first_pause_seconds * 2.0 ** min(attempt, 30))
         return (retry_after or 0.0) + self.jitter() * bound
 
 
-def with_retries(flow: Flow[T], patience: Patience) -> Flow[T]:
+def with_retries(flow: Flow[T], patience: Patience, servers: Servers | None = None) -> Flow[T]:
     """The same conversation, with every request repeated until it is answered or the patience runs out.
 
     Then the flow gets the last refusing answer, or `ServerUnreachable` is thrown into it.
@@ -49,7 +55,7 @@ def with_retries(flow: Flow[T], patience: Patience) -> Flow[T]:
                 step = flow.send(None)
                 continue
             try:
-                response = yield from _insist(step, patience)
+                response = yield from _insist(step, patience, servers)
             except ServerUnreachable as error:
                 step = flow.throw(error)
             else:
@@ -61,29 +67,50 @@ def with_retries(flow: Flow[T], patience: Patience) -> Flow[T]:
         flow.close()
 
 
-def _insist(request: Request, patience: Patience) -> Flow[Response]:
-    """One request until it has an answer that repeating would not better."""
+def _insist(request: Request, patience: Patience, servers: Servers | None) -> Flow[Response]:
+    """One request until it has an answer that repeating would not better.
+
+    The last pause is cut to what is left of the patience: it ends with a question, not with an unused rest.
+    """
     started = patience.clock()
-    attempt = 0
+    rounds = attempts = 0
     while True:
-        failure: ServerUnreachable | None = None
-        response: Response | None = None
-        try:
-            response = yield request
-        except ServerUnreachable as error:
-            failure = error
+        response, failure, tried = yield from _ask_each(request, servers)
+        attempts += tried
         if response is not None and not _is_worth_repeating(response):
             return response
-        pause = patience.pause(attempt, _retry_after(response))
         waited = patience.clock() - started
-        if waited + pause > patience.seconds:
+        left = patience.seconds - waited
+        if left <= 0:
             if response is not None:
                 return response
             raise ServerUnreachable(
-                f"{request.method} {request.path}: no answer in {attempt + 1} attempts, {waited:.0f} s: {failure}"
+                f"{request.method} {request.path}: no answer in {attempts} attempts, {waited:.0f} s: {failure}"
             ) from failure
-        yield Sleep(pause, _reason(request, response, failure))
-        attempt += 1
+        yield Sleep(min(left, patience.pause(rounds, _retry_after(response))), _reason(request, response, failure))
+        rounds += 1
+
+
+def _ask_each(request: Request, servers: Servers | None) -> Flow[tuple[Response | None, ServerUnreachable | None, int]]:
+    """One round: the servers in their order, until one answers for itself. The last answer or failure, and how many
+    were asked."""
+    order = servers.order(request.path) if servers is not None else (0,)
+    tried = 0
+    for server in order:
+        tried += 1
+        response: Response | None = None
+        failure: ServerUnreachable | None = None
+        try:
+            response = yield dataclasses.replace(request, server=server) if server else request
+        except ServerUnreachable as error:
+            failure = error
+        if response is not None and response.status not in ELSEWHERE_STATUSES:
+            if servers is not None:
+                servers.answered(server)
+            break
+        if servers is not None:
+            servers.failed(server)
+    return response, failure, tried
 
 
 def _is_worth_repeating(response: Response) -> bool:

@@ -1,4 +1,4 @@
-"""Bytes over HTTP/1.1, synchronously: the one module that knows httpx.
+"""Bytes over HTTP/1.1, with threads or with asyncio: the one module that knows httpx.
 
 It uses httpx's transport, not its client: connection pool, TLS, proxies and timeouts without the cost of redirects,
 cookies and header merging (measured: 0.26 ms of CPU a request instead of 0.46). Two facts shape the rest:
@@ -11,22 +11,25 @@ cookies and header merging (measured: 0.26 ms of CPU a request instead of 0.46).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from .errors import GradserveError, ServerUnreachable, UnexpectedAnswer
+from .errors import GradserveError, Misuse, ServerUnreachable, UnexpectedAnswer
 from .messages import Request, Response
 from .wire import Buffers
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 120.0  # between two pieces of an answer or of an upload; what a long-poll may wait comes on top
+STREAM_SILENCE_SECONDS = 50.0  # the server sends a comment every 15 s: after three that did not come the line is dead
 CHUNK_BYTES = 256 << 10  # measured on 100 MB: 64 KiB takes 9 % longer, 1 MiB 5 % less, one piece four times as long
 IDLE_SECONDS = 600.0  # a connection between two gradients; servers keep them a little longer
 BODILESS = frozenset({204, 304})
@@ -42,8 +45,57 @@ KEEPALIVE_OPTIONS = [
 ]
 
 
+class _Address:
+    """What both transports know of a server: where it is, how a request to it looks, what its failures mean."""
+
+    def __init__(self, url: str, token: str | None, user_agent: str, verify: ssl.SSLContext | bool) -> None:
+        parts = _checked(url)
+        self.url = url
+        self.bytes_sent = self.bytes_received = 0  # of bodies; counted without a lock: for people
+        self.buffers = Buffers(spare=1)  # the weights before these: their memory is the next answer's
+        socket_path = unquote(parts.path) if parts.scheme == "unix" else None
+        base = httpx.URL("http://localhost" if socket_path else url.rstrip("/"))
+        self._prefix = base.raw_path.rstrip(b"/")
+        self._target = _Target(base.raw_scheme, base.raw_host, base.port, b"")
+        self._headers = [(b"Host", b"localhost" if socket_path else parts.netloc.encode())]
+        self._headers += [(b"User-Agent", user_agent.encode())]
+        self._headers += [(b"Authorization", f"Bearer {token}".encode())] if token else []
+        self.options: dict[str, Any] = {
+            "verify": verify if parts.scheme == "https" else False,
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
+            "uds": socket_path,
+            "proxy": None if socket_path else _proxy(parts.scheme, parts.hostname or ""),
+            "socket_options": None if socket_path else KEEPALIVE_OPTIONS,
+        }
+
+    def outgoing(self, request: Request) -> _Outgoing:
+        """The request as httpx' transports read it."""
+        body = _Body(request.body)
+        headers = [*self._headers, *((name.encode(), value.encode()) for name, value in request.headers)]
+        if request.body:
+            headers.append((b"Content-Length", b"%d" % body.size))
+        place = self._target
+        target = _Target(place.raw_scheme, place.raw_host, place.port, self._prefix + request.path.encode())
+        timeouts = {"connect": CONNECT_SECONDS, "read": _read_seconds(request), "write": SILENCE_SECONDS, "pool": None}
+        self.bytes_sent += body.size
+        return _Outgoing(request.method, target, _Headers(headers), body, {"timeout": timeouts})
+
+    def received(self, status: int, fields: dict[str, str], content: _Content) -> Response:
+        """The whole answer."""
+        self.bytes_received += content.bytes
+        return Response(status, fields, content.whole())
+
+    def failure(self, request: Request, error: httpx.TransportError) -> GradserveError:
+        """What went wrong on the way, as the error to raise: `ServerUnreachable` if another try may go better."""
+        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
+            return GradserveError(f"{request.method} {self.url}{request.path} cannot be sent: {error}")
+        if _certificate_fault(error):
+            return GradserveError(f"{self.url}: {error}")  # it will not get better by trying again
+        return ServerUnreachable(f"{self.url}: {_words(error, request)}")
+
+
 class HttpTransport:
-    """Sends a `Request`, answers its `Response`; safe to share between threads.
+    """Sends a `Request`, answers its `Response`; safe to share between threads, and by a forked child.
 
     url     `http://host:port[/prefix]`, `https://…`, or `unix:///path/to/socket` (twice as fast on the same host)
     token   sent as a bearer token
@@ -51,61 +103,128 @@ class HttpTransport:
     """
 
     def __init__(self, url: str, token: str | None, *, user_agent: str, verify: ssl.SSLContext | bool = True) -> None:
-        self.url = url
-        self.bytes_sent = self.bytes_received = 0  # of bodies; counted without a lock: for people
-        parts = urlsplit(url)
-        socket_path = unquote(parts.path) if parts.scheme == "unix" else None
-        if parts.scheme not in ("http", "https", "unix") or not (socket_path or parts.hostname):
-            raise ValueError(f"expected a URL like http://host:8970, https://host or unix:///path, came {url!r}")
-        base = httpx.URL("http://localhost" if socket_path else url.rstrip("/"))
-        self._prefix = base.raw_path.rstrip(b"/")
-        self._target = _Target(base.raw_scheme, base.raw_host, base.port, b"")
-        self._headers = [(b"Host", b"localhost" if socket_path else parts.netloc.rpartition("@")[2].encode())]
-        self._headers += [(b"User-Agent", user_agent.encode())]
-        self._headers += [(b"Authorization", f"Bearer {token}".encode())] if token else []
-        self._buffers = Buffers(spare=1)  # the weights before these: their memory is the next answer's
-        self._transport = httpx.HTTPTransport(
-            verify=verify if parts.scheme == "https" else False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
-            uds=socket_path,
-            proxy=None if socket_path else _proxy(parts.scheme, parts.hostname or ""),
-            socket_options=None if socket_path else KEEPALIVE_OPTIONS,
-        )
+        self.address = _Address(url, token, user_agent, verify)
+        self._streams: set[Stream] = set()
+        self._abandoned: list[httpx.HTTPTransport] = []
+        self._fresh()
 
     def send(self, request: Request) -> Response:
         """One attempt. Raises `ServerUnreachable` when no whole answer came; trying again is the caller's."""
+        if os.getpid() != self._process:
+            self._fork()
         try:
             return self._send(request)
-        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
-            raise GradserveError(f"{request.method} {self.url}{request.path} cannot be sent: {error}") from error
         except httpx.TransportError as error:
-            if _certificate_fault(error):
-                raise GradserveError(f"{self.url}: {error}") from error  # it will not get better by trying again
-            raise ServerUnreachable(f"{self.url}: {type(error).__name__}: {error}") from error
+            raise self.address.failure(request, error) from error
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, those on which somebody listens included."""
+        for stream in tuple(self._streams):
+            stream.close()
         self._transport.close()
 
+    def _fresh(self) -> None:
+        self._process = os.getpid()
+        self._transport = httpx.HTTPTransport(**self.address.options)
+
+    def _fork(self) -> None:
+        """This is a forked child: the connections are its parent's. Not even closed: a lock may be held for ever."""
+        self._abandoned.append(self._transport)
+        self._streams = set()
+        self.address.buffers = Buffers(spare=1)
+        self._fresh()
+
     def _send(self, request: Request) -> Response:
-        body = _Body(request.body)
-        read_seconds = SILENCE_SECONDS + request.wait_seconds
-        timeouts = {"connect": CONNECT_SECONDS, "read": read_seconds, "write": SILENCE_SECONDS, "pool": None}
-        headers = [*self._headers, *((name.encode(), value.encode()) for name, value in request.headers)]
-        if request.body:
-            headers.append((b"Content-Length", b"%d" % body.size))
-        place = self._target
-        target = _Target(place.raw_scheme, place.raw_host, place.port, self._prefix + request.path.encode())
-        outgoing = _Outgoing(request.method, target, _Headers(headers), body, {"timeout": timeouts})
-        self.bytes_sent += body.size
-        answer = self._transport.handle_request(outgoing)  # type: ignore[arg-type]
+        answer = self._transport.handle_request(self.address.outgoing(request))  # type: ignore[arg-type]
+        fields = _fields(answer)
+        if request.streamed and answer.status_code == 200:
+            stream = Stream(answer, self.address, request, self._streams)
+            return Response(answer.status_code, fields, stream=stream)
         try:
-            fields = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.raw}
-            content = _read(answer, fields, self._buffers)
-            self.bytes_received += len(content)
-            return Response(answer.status_code, fields, content)
+            assert isinstance(answer.stream, httpx.SyncByteStream)
+            content = _Content(request, answer.status_code, fields, self.address.buffers)
+            for chunk in answer.stream:
+                content.take(chunk)
+            return self.address.received(answer.status_code, fields, content)
         finally:
             answer.close()
+
+
+class AsyncHttpTransport:
+    """The same for asyncio. Belongs to the event loop that uses it first."""
+
+    def __init__(self, url: str, token: str | None, *, user_agent: str, verify: ssl.SSLContext | bool = True) -> None:
+        self.address = _Address(url, token, user_agent, verify)
+        self._transport = httpx.AsyncHTTPTransport(**self.address.options)
+
+    async def send(self, request: Request) -> Response:
+        """One attempt. Raises `ServerUnreachable`; cancelling it closes the connection."""
+        try:
+            return await self._send(request)
+        except httpx.TransportError as error:
+            raise self.address.failure(request, error) from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    async def _send(self, request: Request) -> Response:
+        answer = await self._transport.handle_async_request(self.address.outgoing(request))  # type: ignore[arg-type]
+        fields = _fields(answer)
+        if request.streamed and answer.status_code == 200:
+            return Response(answer.status_code, fields, stream=AsyncStream(answer, self.address, request))
+        try:
+            assert isinstance(answer.stream, httpx.AsyncByteStream)
+            content = _Content(request, answer.status_code, fields, self.address.buffers)
+            async for chunk in answer.stream:
+                content.take(chunk)
+            return self.address.received(answer.status_code, fields, content)
+        finally:
+            await answer.aclose()
+
+
+class Stream:
+    """A body that is read while it comes. Raises `ServerUnreachable` where it breaks off."""
+
+    def __init__(self, answer: httpx.Response, address: _Address, request: Request, others: set[Stream]) -> None:
+        self._answer, self._address, self._request, self._others = answer, address, request, others
+        others.add(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        assert isinstance(self._answer.stream, httpx.SyncByteStream)
+        try:
+            yield from self._answer.stream
+        except (httpx.TransportError, httpx.StreamError, OSError) as error:
+            raise ServerUnreachable(f"{self._address.url}: {_words(error, self._request)}") from error
+
+    def close(self) -> None:
+        """End it, from any thread: whoever is reading stops."""
+        self._others.discard(self)
+        network = self._answer.extensions.get("network_stream")
+        wire = network.get_extra_info("socket") if network is not None else None
+        if wire is not None:
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+        self._answer.close()
+
+
+class AsyncStream:
+    """The same for asyncio."""
+
+    def __init__(self, answer: httpx.Response, address: _Address, request: Request) -> None:
+        self._answer, self._address, self._request = answer, address, request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        assert isinstance(self._answer.stream, httpx.AsyncByteStream)
+        try:
+            async for chunk in self._answer.stream:
+                yield chunk
+        except (httpx.TransportError, httpx.StreamError, OSError) as error:
+            raise ServerUnreachable(f"{self._address.url}: {_words(error, self._request)}") from error
+
+    async def aclose(self) -> None:
+        """End it."""
+        await self._answer.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +255,7 @@ class _Outgoing:
     extensions: dict[str, Any]
 
 
-class _Body(httpx.SyncByteStream):
+class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A request's pieces, cut or joined to chunks of a good size. Can be iterated again."""
 
     def __init__(self, pieces: tuple[bytes | memoryview, ...]) -> None:
@@ -161,23 +280,76 @@ class _Body(httpx.SyncByteStream):
                 yield view[start : start + CHUNK_BYTES]  # type: ignore[misc]  # httpcore writes any buffer
         yield b"".join(waiting)
 
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self:
+            yield chunk
 
-def _read(answer: httpx.Response, fields: dict[str, str], buffers: Buffers) -> bytes | memoryview:
-    """The whole body; of announced length, in one 64-byte aligned block."""
-    if fields.get("content-encoding", "identity") != "identity":
-        raise UnexpectedAnswer(
-            answer.status_code, f"content-encoding {fields['content-encoding']!r}, none was asked for"
-        )
-    assert isinstance(answer.stream, httpx.SyncByteStream)
-    if answer.status_code in BODILESS or "content-length" not in fields:
-        return b"".join(answer.stream)
-    size = int(fields["content-length"])
-    buffer = buffers.lend(-(-size // 4)).data.cast("B")[:size]
-    filled = 0
-    for chunk in answer.stream:
-        buffer[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
-    return buffer.toreadonly()
+
+class _Content:
+    """The body of an answer as it comes: into one 64-byte aligned block if its length is announced, or into a file."""
+
+    def __init__(self, request: Request, status: int, fields: dict[str, str], buffers: Buffers) -> None:
+        if fields.get("content-encoding", "identity") != "identity":
+            raise UnexpectedAnswer(status, f"content-encoding {fields['content-encoding']!r}, none was asked for")
+        self.bytes = 0
+        self._pieces: list[bytes] = []
+        self._file = request.into if status == 200 else None
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()  # an attempt before this one may have left its part
+        self._block: memoryview | None = None
+        if self._file is None and status not in BODILESS and "content-length" in fields:
+            size = int(fields["content-length"])
+            self._block = buffers.lend(-(-size // 4)).data.cast("B")[:size]
+
+    def take(self, chunk: bytes) -> None:
+        if self._block is not None:
+            self._block[self.bytes : self.bytes + len(chunk)] = chunk
+        elif self._file is not None:
+            self._file.write(chunk)
+        else:
+            self._pieces.append(chunk)
+        self.bytes += len(chunk)
+
+    def whole(self) -> bytes | memoryview:
+        return b"".join(self._pieces) if self._block is None else self._block.toreadonly()
+
+
+def _fields(answer: httpx.Response) -> dict[str, str]:
+    return {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in answer.headers.raw}
+
+
+def _read_seconds(request: Request) -> float:
+    return STREAM_SILENCE_SECONDS if request.streamed else SILENCE_SECONDS + request.wait_seconds
+
+
+def _words(error: Exception, request: Request) -> str:
+    """What broke, by name; of a limit also how long it is."""
+    limits: dict[type[Exception], tuple[str, float]] = {
+        httpx.ConnectTimeout: ("no connection", CONNECT_SECONDS),
+        httpx.ReadTimeout: ("no answer", _read_seconds(request)),
+        httpx.WriteTimeout: ("nothing taken", SILENCE_SECONDS),
+    }
+    name = type(error).__name__
+    if type(error) in limits:
+        what, seconds = limits[type(error)]
+        return f"{name}: {what} within {seconds:g} s"
+    return f"{name}: {error}"
+
+
+def _checked(url: str) -> SplitResult:
+    """The parts of a URL that a server can be found by. Raises `Misuse`."""
+    try:
+        parts = urlsplit(url)
+        where = unquote(parts.path) if parts.scheme == "unix" else parts.hostname
+        _ = parts.port
+    except (AttributeError, TypeError, ValueError):
+        parts, where = urlsplit(""), None
+    if parts.username is not None or parts.password is not None:
+        raise Misuse("expected a URL without a name and a password: give the token as token=, or in $GRADSERVE_TOKEN")
+    if parts.scheme not in ("http", "https", "unix") or not where:
+        raise Misuse(f"expected a URL like http://host:8970, https://host or unix:///path, came {url!r}")
+    return parts
 
 
 def _proxy(scheme: str, host: str) -> str | None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import os
 import threading
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
-import numpy as np
-
-from .errors import Fenced, GradserveError, GradserveWarning
-from .gradients import Gradients
+from .errors import Closed, Fenced, GradserveError
+from .gradients import Gradients, copied_gradients
+from .member import LEAVE_SECONDS_MAX, Member, for_at_most
 from .messages import Flow, T
 from .session import OnStale, Spoken, WorkerSession
 from .weights import PushResult, Weights
@@ -21,8 +19,6 @@ from .weights import PushResult, Weights
 if TYPE_CHECKING:
     from .client import Client
 
-LEASE_SECONDS = 30.0  # assumed until the server names its own
-LEAVE_SECONDS_MAX = 10.0  # a server that is away notices by itself that the worker is gone
 LOG = logging.getLogger("gradserve")
 
 
@@ -56,7 +52,7 @@ class Submission(Future[Weights]):
         self.set_result(self.push.weights)
 
 
-class Worker:
+class Worker(Member):
     """One worker of a run: `with run.worker("w0") as worker: …`.
 
     It registers on entry, shows that it lives while gradients are being computed, and leaves on exit. Its pushes are in
@@ -70,18 +66,13 @@ class Worker:
     def __init__(
         self, client: Client, session: WorkerSession, *, on_stale: OnStale, heartbeat_seconds: float | None = None
     ) -> None:
+        super().__init__(session, on_stale, heartbeat_seconds)
         self._client = client
-        self._session = session
-        self._on_stale = on_stale
-        self._heartbeat_seconds = heartbeat_seconds
         self._lock = threading.Lock()  # one conversation at a time
-        self._handed: Weights | None = None
         self._pending: Submission | None = None
         self._thread: ThreadPoolExecutor | None = None  # of `submit`
-        self._fenced: Fenced | None = None
-        self._spoke = False
         self._left = threading.Event()
-        self.last_push: PushResult | None = None
+        client.sessions.add(session)
 
     # -- verbs
 
@@ -123,34 +114,11 @@ class Worker:
         time. With overlap a gradient is usually computed at older weights than those handed out last: give its `base`.
         """
         self._settle()
-        copied = gradients.copy() if isinstance(gradients, np.ndarray) else _copied(gradients)
+        flow = self._flow(copied_gradients(gradients), base, True, fields)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"gradserve-submit-{self.name}")
-        flow = self._flow(copied, base or self._handed, True, fields)
         self._pending = Submission(self, self._thread.submit(self._drive, flow))
         return self._pending
-
-    # -- what it knows
-
-    @property
-    def name(self) -> str:
-        """Its name in the run."""
-        return self._session.worker
-
-    @property
-    def generation(self) -> int | None:
-        """Which life of this name it is; None before it is registered."""
-        return self._session.generation
-
-    @property
-    def cursor(self) -> str | None:
-        """Where in the data the last gradient in the journal ended: where a restarted worker goes on."""
-        return self._session.cursor
-
-    @property
-    def notices(self) -> list[str]:
-        """What was survived and not yet warned of."""
-        return self._session.notices
 
     # -- life
 
@@ -163,8 +131,10 @@ class Worker:
     def leave(self) -> None:
         """Wait for what is on its way, and leave the run. Done by `with`.
 
-        Raises what a `submit` raised whose result nobody asked for.
+        Raises what a `submit` raised whose result nobody asked for. Leaving twice is no error.
         """
+        if os.getpid() != self._process:
+            return  # a forked child: the worker is its parent's
         self._left.set()
         try:
             self._settle()
@@ -187,29 +157,12 @@ class Worker:
                 raise
             LOG.warning("worker %s: leaving failed after %r", self.name, error, exc_info=True)
 
-    def __repr__(self) -> str:
-        return f"<Worker {self.name!r} of run {self._session.run.name!r}, generation {self.generation}>"
-
     # -- inside
 
     def _push(self, gradients: Gradients, base: Weights | None, want_weights: bool, fields: Spoken) -> PushResult:
-        result = self._talk(self._flow(gradients, base or self._handed, want_weights, fields))
+        result = self._talk(self._flow(gradients, base, want_weights, fields))
         self._finish(result)
         return result
-
-    def _flow(self, gradients: Gradients, base: Weights | None, want_weights: bool, fields: Spoken) -> Flow[PushResult]:
-        spoken: Spoken = {"on_stale": self._on_stale, **fields}
-        return self._session.push(gradients, base=base, want_weights=want_weights, **spoken)
-
-    def _finish(self, result: PushResult) -> None:
-        self.last_push = result
-        if result.weights is not None:
-            self._hand_out(result.weights)
-
-    def _hand_out(self, weights: Weights) -> None:
-        """From now on gradients without a base are taken to be computed at these."""
-        self._handed = weights
-        self._warn()
 
     def _talk(self, flow: Flow[T]) -> T:
         """One conversation, from the calling thread."""
@@ -220,20 +173,15 @@ class Worker:
 
     def _drive(self, flow: Flow[T]) -> T:
         """One conversation, from any thread. What there is to warn of waits for the caller's next word."""
+        self._check()  # before the lock: in a forked child nobody would ever give it back
         with self._lock:
-            if self._fenced is not None:
-                raise self._fenced
+            self._check()
             self._spoke = True
             try:
                 return self._client.drive(flow)
             except Fenced as error:
                 self._fenced = error  # whatever comes next, this worker has been replaced
                 raise
-
-    def _warn(self) -> None:
-        """Notices become warnings in the caller's thread, after the state is whole again."""
-        while self._session.notices:
-            warnings.warn(self._session.notices.pop(0), GradserveWarning, stacklevel=4)
 
     def _settle(self) -> None:
         """Wait for the submission before: order is kept, and no failure passes unseen."""
@@ -248,8 +196,8 @@ class Worker:
 
     def _keep_alive(self) -> None:
         """In a thread: a heartbeat whenever the worker was silent for a third of its lease."""
-        pause = self._heartbeat_seconds or (self._session.lease_seconds or LEASE_SECONDS) / 3
-        patience = dataclasses.replace(self._client.patience, seconds=pause)
+        pause = self._heartbeat_pause()
+        patience = for_at_most(self._client.patience, pause)
         while not self._left.wait(pause):
             if self._spoke or not self._lock.acquire(blocking=False):
                 self._spoke = False  # it has said something, or is saying it
@@ -259,23 +207,24 @@ class Worker:
             except Fenced as error:
                 self._fenced = error
                 return
+            except Closed:
+                return
             except GradserveError as error:
                 LOG.warning("worker %s: heartbeat: %s", self.name, error)
             finally:
                 self._lock.release()
 
     def _depart(self) -> None:
-        if self.generation is None or self._fenced is not None:
+        self._client.sessions.discard(self._session)
+        if self._gone or self.generation is None or self._fenced is not None:
+            self._gone = True
             return
-        patience = dataclasses.replace(self._client.patience, seconds=LEAVE_SECONDS_MAX)
+        patience = for_at_most(self._client.patience, LEAVE_SECONDS_MAX)
         try:
             with self._lock:
                 self._client.drive(self._session.leave(), patience)
         except GradserveError as error:
             LOG.warning("worker %s: could not leave, the server will notice: %s", self.name, error)
         finally:
+            self._gone = True
             self._warn()
-
-
-def _copied(gradients: Any) -> dict[str, Any]:
-    return {name: np.array(tensor, np.float32) for name, tensor in gradients.items()}

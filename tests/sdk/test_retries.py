@@ -81,9 +81,19 @@ def test_patience_ends_with_the_last_answer():
     clock = Time()
     talk = Conversation(with_retries(a_ready_session().push(a_gradient()), patience(clock)))
     talk.refuse("draining").sleep_over()
-    clock.now += 599.9
+    clock.now += 600.0
     with pytest.raises(gs.Draining):
         talk.refuse("draining")
+
+
+def test_the_last_pause_is_cut_to_what_is_left():
+    """Patience ends with a question, not with an unused rest; even where Retry-After asks for more."""
+    clock = Time()
+    talk = Conversation(with_retries(one_request(), patience(clock))).lose().sleep_over()
+    clock.now += 599.5
+    assert talk.answer(503, retry_after="7").asked.seconds == pytest.approx(0.5)
+    clock.now += 0.5
+    assert talk.sleep_over().answer(200).result.status == 200
 
 
 def test_patience_ends_with_no_answer():

@@ -47,10 +47,26 @@ def test_the_environments_proxy_is_used(server, monkeypatch):
         client.server()
 
 
-def test_a_header_that_cannot_be_sent_is_no_reason_to_wait(server):
-    """A token with a line break would split the request; it is refused at once."""
-    with gs.connect(server.url, "two\nlines") as client, pytest.raises(gs.GradserveError, match="cannot be sent"):
-        client.server()
+@pytest.mark.parametrize("token", ["two\nlines", "two words", "schlüssel", "   ", 7])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(server, token):
+    """A line break would split the request. The error is a ValueError as well, and keeps the secret."""
+    with pytest.raises(gs.Misuse, match="token: expected") as caught:
+        gs.connect(server.url, token)
+    assert isinstance(caught.value, ValueError)
+    assert str(token).strip() == "" or str(token) not in str(caught.value)
+
+
+def test_the_line_end_of_a_token_file_is_no_part_of_it(server):
+    """`token=open(path).read()` is how secrets come."""
+    with gs.connect(server.url, "secret\n") as client:
+        assert client.server()
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown():
+    """It would not be sent, and it would stand in every log."""
+    with pytest.raises(gs.Misuse, match="without a name and a password") as caught:
+        gs.connect("http://me:secret@host:8970")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_wrong_certificate_is_no_reason_to_wait():

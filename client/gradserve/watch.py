@@ -1,0 +1,85 @@
+"""Watching a run: its events one after the other, through broken connections, until it is closed."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .errors import Closed, ServerUnreachable
+from .events import Event, EventFeed
+from .run_session import RunSession
+from .transport import Stream
+
+if TYPE_CHECKING:
+    from .client import Client
+
+LOG = logging.getLogger("gradserve")
+
+
+class Watch:
+    """An iterator over events; `close()` ends it from any thread, and so does the end of the run or of the client.
+
+    A connection that breaks is opened again where it broke: no event is missed, none comes twice.
+    """
+
+    def __init__(self, client: Client, run: RunSession, since: int | None) -> None:
+        self._client = client
+        self._run = run
+        self._feed = EventFeed(since)
+        self._stream: Stream | None = None
+        self._waiting: deque[Event] = deque()
+        self._ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._waiting and not self._ended:
+            self._listen()
+        if not self._waiting:
+            raise StopIteration
+        event = self._waiting.popleft()
+        if event.closes:
+            self._waiting.clear()
+            self.close()
+        return event
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._ended = True
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _listen(self) -> None:
+        """Take the next piece of the stream, opening it first if need be."""
+        try:
+            if self._stream is None:
+                self._pieces = iter(self._open())
+            self._waiting += self._feed.read(next(self._pieces))
+        except (StopIteration, ServerUnreachable) as error:
+            if not self._ended:
+                LOG.warning("run %s: the events broke off: %s", self._run.key.name, error or "the server ended them")
+            stream, self._stream = self._stream, None
+            if stream is not None:
+                stream.close()
+            self._ended = self._ended or self._client.closed
+        except Closed:
+            self._ended = True
+
+    def _open(self) -> Stream:
+        stream: Stream = self._client.drive(self._feed.open(self._run.key))
+        self._stream = stream
+        if self._ended:  # closed meanwhile, by another thread
+            self.close()
+        return stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
