@@ -20,6 +20,7 @@ def test_the_next_update_leaves_the_frozen_state_alone():
     arrays = Arrays(control.spec, Layout.of({"w": [3]}), np.ones(3, np.float32), version=0)
     arrays.fit(control.spec)
     push = {"position": 1, "kind": "push", "update": {"lr": 0.1, "momentum": None}, "weight": 1.0}
+    push |= {"at": 0, "base": 0, "loss": None, "samples": 1.0}
     entry, gradient = write_entry(control.head, push), Gradient.whole(np.ones(3, np.float32))
     update(arrays, entry, gradient)
     _, frozen = freeze(control, arrays)

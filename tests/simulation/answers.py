@@ -205,8 +205,8 @@ def _recorded(e: Evidence, push: Push, outcome: dict[str, Any], control: Control
     if row.outcome is None or (row.last_sequence, row.last_digest) != (push.sequence, push.digest):
         return False
     recorded = {**row.outcome, "next_sequence": row.next_sequence, "receipt": row.receipt}
-    results = e.state(e.archive.nodes[control.head])[1].results.get(outcome["version"])
-    measured = {} if results is None else dict(zip(MEASURED, results, strict=True))
+    results = e.state(e.archive.nodes[control.head])[1].history.result(outcome["version"])
+    measured = {} if results == (None, None) else dict(zip(MEASURED, results, strict=True))
     return all(outcome[key] == recorded[key] for key in recorded.keys() & outcome.keys()) and all(
         outcome.get(key) in (None, value) for key, value in measured.items()
     )

@@ -19,17 +19,19 @@ from gradserve.wire import Layout, allocate
 from .blocks import RunAll, in_turn
 from .entries import Entry
 from .gradient import Gradient
+from .history import History, Row
+from .measuring import distance, measure, measured_at_step
 from .optimizers import rule_for
 from .optimizers.rule import Memory, Rule
 from .update import apply_update
 
 Float32 = NDArray[np.float32]
-RESULTS_KEPT = 1_024  # as many versions as ETags are kept for: a duplicate's answer needs them
+NAN = float("nan")
 
 
 @dataclass(slots=True)
 class Arrays:
-    """Weights float32[N], one float32[N] buffer a slot, the rule's own numbers, the results of the latest updates."""
+    """Weights float32[N], one float32[N] buffer a slot, the rule's own numbers, what the updates did."""
 
     spec: RunSpec
     layout: Layout | None = None
@@ -38,7 +40,7 @@ class Arrays:
     memory: Memory = field(default_factory=dict)
     step: int = 0
     version: int = -1
-    results: dict[int, tuple[float, float]] = field(default_factory=dict)  # version → (gradient norm, clip scale)
+    history: History = field(default_factory=History)
 
     @property
     def rule(self) -> Rule:
@@ -46,9 +48,9 @@ class Arrays:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of weights and slots."""
+        """Bytes of weights, slots and history."""
         held = [*self.slots.values(), *([] if self.weights is None else [self.weights])]
-        return sum(array.nbytes for array in held)
+        return sum(array.nbytes for array in held) + self.history.nbytes
 
     def fit(self, spec: RunSpec) -> None:
         """Follow a changed spec: slots and memory of equal name are kept, new ones start at their initial value."""
@@ -80,6 +82,8 @@ def update(
         _load(arrays, entry.header, payload, new_buffer)
     elif entry.kind == "configure":
         arrays.fit(RunSpec.model_validate(entry.header["spec"]))
+    elif entry.kind == "report" and entry.header["version"] is not None:
+        arrays.history.add_report(entry.header["version"], entry.header["values"])
     elif entry.kind == "push" and entry.header["update"] is not None:
         assert isinstance(payload, Gradient)
         _apply(arrays, entry.header, payload, new_buffer, run_all)
@@ -117,9 +121,33 @@ def _apply(
         step=arrays.step + 1,
         run_all=run_all,
     )
-    arrays.weights = next_weights
+    base_version = arrays.version
     arrays.step += 1
     arrays.version += 1
-    arrays.results[arrays.version] = (statistics.gradient_norm, statistics.clip_scale)
-    if len(arrays.results) > RESULTS_KEPT:
-        del arrays.results[next(iter(arrays.results))]
+    moved = _measure(arrays, gradient, next_weights, run_all)
+    arrays.weights = next_weights
+    loss = header["loss"]
+    arrays.history.add(
+        Row(
+            version=arrays.version,
+            step=arrays.step,
+            loss=NAN if loss is None else loss,
+            lr=header["update"]["lr"],
+            gradient_norm=statistics.gradient_norm,
+            update_norm=moved,
+            clip_scale=statistics.clip_scale,
+            staleness=base_version - header["base"],
+            samples=header["samples"],
+            time=header["at"] / 1000,
+        )
+    )
+
+
+def _measure(arrays: Arrays, gradient: Gradient, next_weights: Float32, run_all: RunAll) -> float:
+    """The gradient by tensor and the way that the weights go (returned), where this update is one to measure."""
+    assert arrays.layout is not None
+    assert arrays.weights is not None
+    if not measured_at_step(arrays.step, arrays.layout):
+        return NAN
+    arrays.history.add_measurement(arrays.version, arrays.layout.names, measure(gradient, arrays.layout, run_all))
+    return distance(arrays.weights, next_weights, run_all)

@@ -1,15 +1,16 @@
 """Images: the whole state of a run at one position, as a safetensors file.
 
-The data section is the weights' vector and then each slot's, end to end; the header names every tensor in them: the
-weights under their own names, slots as `optimizer/<slot>/<tensor>`. Control state and results are JSON in the metadata,
-with the version of the arithmetic's meaning and a fingerprint of the machine that computed the numbers.
+The data section is the tables of the history, float64, then the weights' vector and each slot's, end to end; the header
+names every tensor in them: the weights under their own names, slots as `optimizer/<slot>/<tensor>`, the history as
+`optimizer/history/<table>`. Control state is JSON in the metadata, with the version of the arithmetic's meaning and a
+fingerprint of the machine that computed the numbers.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from gradserve.wire import ALIGNMENT, RESERVED_PREFIX, allocate
 
 from .arrays import Arrays
 from .control import Control
+from .history import History
 
 SEMANTICS = 1  # raised when `advance` or `update` come to mean something else
 METADATA_KEY = "gradserve"
+HISTORY_PREFIX = f"{RESERVED_PREFIX}history/"
 
 
 class DamagedImage(Exception):
@@ -31,7 +34,7 @@ class DamagedImage(Exception):
 
 def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
     """The image in pieces, header first; the arrays are not copied."""
-    vectors = [(name, vector) for name, vector in _vectors(arrays)]
+    vectors: list[tuple[str, NDArray[Any]]] = list(_vectors(arrays))
     state = {
         "semantics": SEMANTICS,
         "host": f"{platform.machine()} numpy {np.__version__}",
@@ -40,16 +43,29 @@ def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
         "memory": arrays.memory,  # doubles in their shortest exact form
         "step": arrays.step,
         "version": arrays.version,
-        "results": [[version, *result] for version, result in arrays.results.items()],
+        "history": arrays.history.to_json(),
     }
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(state, separators=(",", ":"))}}
     begin = 0
+    tables = arrays.history.vectors()
+    for name, table in tables:
+        offsets = [begin, begin + table.nbytes]
+        header[f"{HISTORY_PREFIX}{name}"] = {"dtype": "F64", "shape": list(table.shape), "data_offsets": offsets}
+        begin += table.nbytes
     for prefix, vector in vectors:
         header.update(_tensors(arrays, prefix, begin))
         begin += vector.nbytes
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-(8 + len(raw)) % ALIGNMENT)
-    return [len(raw).to_bytes(8, "little") + raw, *(vector.data.cast("B") for _, vector in vectors)]
+    return [
+        len(raw).to_bytes(8, "little") + raw,
+        *(_bytes_of(table) for _, table in tables),
+        *(_bytes_of(vector) for _, vector in vectors),
+    ]
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _vectors(arrays: Arrays) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -91,15 +107,18 @@ def decode_image(
     if xxh3_128_hexdigest(image) != digest:
         raise DamagedImage("the image's bytes are not the ones that were published")
     size = int.from_bytes(image[:8], "little")
-    state = json.loads(json.loads(bytes(image[8 : 8 + size]))["__metadata__"][METADATA_KEY])
+    header = json.loads(bytes(image[8 : 8 + size]))
+    state = json.loads(header["__metadata__"][METADATA_KEY])
     if state["semantics"] != SEMANTICS:
         raise DamagedImage(f"the image has semantics {state['semantics']}, this server has {SEMANTICS}")
     control = Control.from_json(uid, creation, state["control"])
     arrays = Arrays(control.spec, control.layout, step=state["step"], version=state["version"])
     arrays.memory = state.get("memory", {})
-    arrays.results = {version: (norm, scale) for version, norm, scale in state["results"]}
+    arrays.history = History.from_json(state["history"], _read_tables(header, image[8 + size :]))
     if control.layout is not None:
-        vectors = _read_vectors(image[8 + size :], control.layout.parameters, 1 + len(state["slots"]), new_buffer)
+        count = 1 + len(state["slots"])
+        section = image[len(image) - 4 * count * control.layout.parameters :]
+        vectors = _read_vectors(section, control.layout.parameters, count, new_buffer)
         arrays.weights, *slots = vectors
         arrays.slots = dict(zip(state["slots"], slots, strict=True))
     return control, arrays
@@ -114,3 +133,14 @@ def _read_vectors(
     for vector, source in zip(vectors, everything, strict=True):
         np.copyto(vector, source)
     return vectors
+
+
+def _read_tables(header: Mapping[str, Any], section: memoryview) -> dict[str, NDArray[np.float64]]:
+    """The tables of the history, as views."""
+    found = {}
+    for name, tensor in header.items():
+        if name.startswith(HISTORY_PREFIX):
+            start, stop = tensor["data_offsets"]
+            rows = np.frombuffer(section[start:stop], "<f8").reshape(tensor["shape"])
+            found[name.removeprefix(HISTORY_PREFIX)] = rows
+    return found

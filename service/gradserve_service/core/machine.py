@@ -138,7 +138,9 @@ def decide(control: Control, request: Request, at: int) -> Verdict:
         return refused.rejection
     if isinstance(header, Answered | Rejection):
         return header
-    return Append(write_entry(control.head, {"position": control.position + 1, "at": at, **header}))
+    # Where the run was: whoever reads the journal alone, from anywhere, can then say which version an entry made.
+    before = {"version_before": control.version, "step_before": control.step}
+    return Append(write_entry(control.head, {"position": control.position + 1, "at": at, **before, **header}))
 
 
 Draft = dict[str, Any] | Answered | Rejection

@@ -177,7 +177,7 @@ class Replica:
         state = self._sequencer.state
         norm = scale = None
         if state is not None and outcome["outcome"] == "applied":
-            norm, scale = state.arrays.results.get(outcome["version"], (None, None))
+            norm, scale = state.arrays.history.result(outcome["version"])
         return {**outcome, "gradient_norm": norm, "clip_scale": scale}
 
     async def push_outcome(self, worker: str, sequence: int) -> dict[str, Any]:

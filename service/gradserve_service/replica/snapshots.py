@@ -21,8 +21,8 @@ log = structlog.get_logger("gradserve.snapshots")
 def freeze(control: Control, arrays: Arrays) -> tuple[Control, Arrays]:
     """The state at this position as a value: weights by reference; what is written in place is copied."""
     slots = {name: slot.copy() for name, slot in arrays.slots.items()}
-    memory, results = dict(arrays.memory), dict(arrays.results)
-    return control.fork(), dataclasses.replace(arrays, slots=slots, memory=memory, results=results)
+    memory, history = dict(arrays.memory), arrays.history.frozen()
+    return control.fork(), dataclasses.replace(arrays, slots=slots, memory=memory, history=history)
 
 
 async def write_snapshot(store: Store, shop: Workshop, control: Control, arrays: Arrays, *, retain: Retain) -> bool:
