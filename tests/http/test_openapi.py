@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from openapi_spec_validator import validate
 from starlette.routing import Route
 
 from gradserve.problems import PROBLEMS
@@ -74,3 +75,22 @@ def test_every_operation_has_a_name_of_its_own_and_can_be_refused():
     assert len(set(names)) == len(names)
     assert all(operation["responses"]["default"]["$ref"].endswith("/Problem") for operation in operations)
     assert all("422" not in operation["responses"] for operation in operations)
+
+
+def test_the_document_is_valid_openapi():
+    """By the validator of the OpenAPI community, not by our own idea of it."""
+    validate(document())
+
+
+def test_a_link_leads_to_an_operation_that_has_its_parameters():
+    found = document()
+    operations = {
+        operation["operationId"]: (path, operation)
+        for path, methods in found["paths"].items()
+        for operation in methods.values()
+    }
+    links = found["components"]["links"]
+    assert {"create_run_get_run", "create_run_pull_weights", "push_gradient_next_push"} <= set(links)
+    for link in links.values():
+        path, _ = operations[link["operationId"]]
+        assert {f"{{{name}}}" for name in link["parameters"]} == {part for part in path.split("/") if "{" in part}

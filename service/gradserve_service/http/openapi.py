@@ -14,6 +14,7 @@ from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import DTYPES, MEDIA_TYPE
 
 from . import documents
+from .links import add_links
 from .media import JSON
 from .parameters import NAME_PATTERN, SEQUENCE_MAX
 from .problems import MEDIA_TYPE as PROBLEM_TYPE
@@ -57,6 +58,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 _complete(path, operation)
+        add_links(document)
         app.openapi_schema = document
     return app.openapi_schema
 
