@@ -40,7 +40,7 @@ def test_version(gradserve):
 
 def test_help_names_every_command_and_needs_no_server(gradserve):
     text = gradserve("--help").stdout
-    for command in ("serve", "openapi", "version", "demo"):
+    for command in ("serve", "openapi", "version", "demo", "compare"):
         assert command in text
 
 

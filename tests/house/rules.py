@@ -30,6 +30,7 @@ FLOORS = {
     "gradserve_service.http": 5,
     "gradserve_service.cli": 6,
     "gradserve_service.demo": 6,
+    "gradserve_service.compare": 6,
     "gradserve_service.__main__": 6,
 }
 EDGE_FLOOR = 6

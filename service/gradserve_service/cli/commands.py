@@ -22,6 +22,7 @@ __all__ = ["app"]
 # Commands that live elsewhere: module, function, and the extra that it needs; imported when asked for.
 ELSEWHERE = {
     "demo": ("gradserve_service.demo.command", "demo", "demo"),
+    "compare": ("gradserve_service.compare.command", "compare_command", "demo"),
     "inspect": ("gradserve_service.cli.inspecting", "inspect", "service"),
     "replay": ("gradserve_service.cli.replaying", "replay", "service"),
     "doctor": ("gradserve_service.cli.doctor", "doctor", "service"),

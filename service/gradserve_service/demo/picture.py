@@ -10,7 +10,7 @@ import numpy as np
 from .report import Summary
 from .trace import Trace, smoothed
 
-__all__ = ["draw"]
+__all__ = ["FAINT", "INK", "STYLE", "draw"]
 
 WORKERS, ALONE, INK, FAINT = "#2563eb", "#ea7317", "#1f2933", "#9aa5b1"
 STYLE = {
