@@ -21,18 +21,27 @@ class Weights(dict[str, NDArray[np.float32]]):
     """The run's tensors by name: read-only views, in the run's shapes, into the one buffer that they arrived in.
 
     A dict like any other, and it knows where it comes from: `version` and `etag` say which weights these are (`etag` is
-    sent as the base of gradients computed at them), `vector` is float32[N], all tensors end to end in `layout`.
+    sent as the base of gradients computed at them), `vector` is float32[N], all tensors end to end in `layout`,
+    `metadata` what the server said beside them.
     Copy a tensor before changing it.
     """
 
-    __slots__ = ("etag", "layout", "vector", "version")
+    __slots__ = ("etag", "layout", "metadata", "vector", "version")
 
-    def __init__(self, layout: Layout, vector: NDArray[np.float32], version: int, etag: str) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        vector: NDArray[np.float32],
+        version: int,
+        etag: str,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(layout.views(vector))
         self.layout = layout
         self.vector = vector
         self.version = version
         self.etag = etag
+        self.metadata = dict(metadata or {})
 
     @classmethod
     def of_response(cls, response: Response) -> Weights:
@@ -43,7 +52,7 @@ class Weights(dict[str, NDArray[np.float32]]):
             version = int(etag.strip('"').split("-")[0])  # "<version>-<16 hex>"; with a push, not that push's version
         except (Refused, ValueError) as error:
             raise UnexpectedAnswer(response.status, f"weights {etag}: {error}") from error
-        return cls(frame.layout, frame.vector(), version, etag)
+        return cls(frame.layout, frame.vector(), version, etag, frame.metadata)
 
     def __repr__(self) -> str:
         return f"<Weights version {self.version}: {self.layout.parameters:,} parameters in {len(self)} tensors>"

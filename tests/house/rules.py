@@ -69,6 +69,7 @@ CORE_MAY_ALSO_IMPORT = {
 }
 CORE_MAY_NOT_CALL = {"open", "input", "print"}
 
+ADAPTERS = {"gradserve.torch": "torch"}  # packages of the SDK that need an extra, and what it brings
 SDK_MAY_IMPORT = {"httpx", "numpy", "pydantic", "pydantic_core", "safetensors", "xxhash", "gradserve"}
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
@@ -200,7 +201,12 @@ def sdk(source: Source) -> Iterator[Complaint]:
         return
     for line, name in imports(source):
         top = name.split(".")[0]
-        if top not in SDK_MAY_IMPORT and top not in sys.stdlib_module_names:
+        brought = {extra for adapter, extra in ADAPTERS.items() if within(source.module, adapter)}
+        if any(within(name, adapter) and not within(source.module, adapter) for adapter in ADAPTERS):
+            yield Complaint(
+                source.path, line, f"the SDK imports {name}, which needs an extra", "let the user import it"
+            )
+        if top not in SDK_MAY_IMPORT | brought and top not in sys.stdlib_module_names:
             yield Complaint(
                 source.path,
                 line,

@@ -1,0 +1,92 @@
+"""Torch's tensors ⇄ the run's float32 arrays, and the names that tell them apart."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import GradserveWarning, ValidationError
+
+__all__ = ["copy_into", "gradients_of", "named", "to_array", "without_ties"]
+
+
+def named(groups: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Every parameter by its name in the run; without names, by its place. Raises `ValidationError`.
+
+    Names come with `model.named_parameters()` (torch keeps them since 2.6). They are what a checkpoint, a group and
+    the other workers know a tensor by: a place changes when the model does.
+    """
+    found: dict[str, Tensor] = {}
+    unnamed = 0
+    for group in groups:
+        names = group.get("param_names") or [None] * len(group["params"])
+        for given, parameter in zip(names, group["params"], strict=True):
+            name = f"parameter.{len(found)}" if given is None else given
+            unnamed += given is None
+            if name in found:
+                raise ValidationError(f"expected a name for one parameter, two are called {name!r}: rename one")
+            if not parameter.is_floating_point():
+                raise ValidationError(f"parameter {name!r}: expected real numbers, came {parameter.dtype}")
+            found[name] = parameter
+    if unnamed:
+        warnings.warn(
+            f"{unnamed} parameters came without names and are called parameter.0 … parameter.{len(found) - 1}: "
+            "give model.named_parameters(), so that the run has the model's own names",
+            GradserveWarning,
+            stacklevel=5,
+        )
+    return found
+
+
+def without_ties(parameters: Any) -> Any:
+    """Parameters or (name, parameter) pairs, each tensor once, under its first name: a tied weight has one gradient."""
+    if isinstance(parameters, Tensor | set):
+        return parameters  # torch's own constructor takes the one and refuses the other
+    seen: set[Tensor] = set()
+    kept = []
+    for given in parameters:
+        tensor = given[1] if isinstance(given, tuple) else given
+        if not isinstance(tensor, Tensor) or tensor not in seen:
+            kept.append(given)
+        if isinstance(tensor, Tensor):
+            seen.add(tensor)
+    return kept
+
+
+def to_array(tensor: Tensor) -> NDArray[np.float32]:
+    """The tensor as float32 in the host's memory: its own memory where it is that already, else a copy."""
+    array: NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+    return array
+
+
+def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    """What `backward` left, by name. Parameters without a gradient are left out, as torch's optimizers leave them.
+
+    Raises `ValidationError` for a sparse one.
+    """
+    found = {}
+    for name, parameter in parameters.items():
+        gradient = parameter.grad
+        if gradient is None or not parameter.requires_grad:
+            continue
+        if gradient.layout is not torch.strided:
+            raise ValidationError(
+                f"gradient of {name!r}: expected a dense tensor, came {gradient.layout}: build the layer with "
+                "sparse=False, or call .to_dense() on the gradient before step()"
+            )
+        found[name] = to_array(gradient)
+    return found
+
+
+def copy_into(parameters: Mapping[str, Tensor], weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """The run's weights into the parameters, in place, in the parameters' own dtype and on their own device."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            # The array is a read-only view of what came over the wire: torch takes only memory that it may write.
+            parameter.copy_(torch.from_numpy(np.array(weights[name])))
