@@ -23,6 +23,7 @@ from gradserve import specs
 from gradserve.wire import allocate
 from gradserve_service.core.blocks import RunAll, in_turn, sum_of_squares
 from gradserve_service.core.gradient import Gradient
+from gradserve_service.core.groups import GroupTerms
 from gradserve_service.core.optimizers import rule_for
 from gradserve_service.core.update import apply_update
 from gradserve_service.replica.threads import Threads
@@ -56,7 +57,7 @@ def ours(size: int, run_all: RunAll, spec: Any, clip: tuple[Any, ...] = ()) -> S
             slots=slots,
             memory=memory,
             gradient=gradient,
-            lr=1e-3,
+            terms=[GroupTerms(1e-3, rule.weight_decay)],
             momentum=None,
             step=count,
             run_all=run_all if size > INLINE_PARAMETERS else in_turn,

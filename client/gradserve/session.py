@@ -55,7 +55,7 @@ class Said(TypedDict, total=False):
     samples: float  # that it is the mean of (a weight in synchronous rounds), 1.0
     loss: float | None  # for the run's history; one that is not finite is not sent
     cursor: str | None  # where in the data it ends: kept with it, and given back to a restarted worker
-    lr: float | None  # only when the run's schedule is `client`
+    lr: float | Mapping[str, float] | None  # one, or one by group; only when the run's schedule is `client`
 
 
 class Spoken(Said, total=False):
@@ -209,8 +209,11 @@ class WorkerSession:
 
     def _push_fields(self, base: Weights, said: Said) -> PushFields:
         given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-        for name in given.keys() & {"samples", "loss", "lr"}:
+        for name in given.keys() & {"samples", "loss"}:
             given[name] = float(given[name])  # from a NumPy scalar as from an int
+        if (lr := given.get("lr")) is not None:
+            by_group = isinstance(lr, Mapping)
+            given["lr"] = {group: float(rate) for group, rate in lr.items()} if by_group else float(lr)
         if not math.isfinite(given.get("loss", 0.0)):
             del given["loss"]  # the gradient will show what is wrong, and the run's policy for it decides
         try:

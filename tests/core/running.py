@@ -11,6 +11,7 @@ import numpy as np
 from gradserve import specs
 from gradserve_service.core.blocks import BLOCK_ELEMENTS, Array, RunAll, in_turn, sum_of_squares
 from gradserve_service.core.gradient import Gradient, Span
+from gradserve_service.core.groups import GroupTerms, Stretch
 from gradserve_service.core.optimizers import Rule, rule_for
 from gradserve_service.core.update import UpdateStatistics, apply_update
 
@@ -33,6 +34,8 @@ class Updates:
         momentum: float | None = None,
         run_all: RunAll = in_turn,
         block_elements: int = BLOCK_ELEMENTS,
+        terms: Sequence[GroupTerms] = (),
+        stretches: Sequence[Stretch] = (),
     ) -> UpdateStatistics:
         if not isinstance(gradient, Gradient):
             gradient = Gradient.whole(read_only(np.asarray(gradient, self.weights.dtype)))
@@ -46,7 +49,8 @@ class Updates:
             slots=self.slots,
             memory=self.memory,
             gradient=gradient,
-            lr=self.lr if lr is None else lr,
+            terms=terms or [GroupTerms(self.lr if lr is None else lr, self.rule.weight_decay)],
+            stretches=stretches,
             momentum=momentum,
             step=self.updates,
             run_all=run_all,

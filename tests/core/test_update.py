@@ -12,6 +12,7 @@ from core.running import Updates, partial, read_only
 from core.strategies import EACH, label
 from gradserve import specs
 from gradserve_service.core.gradient import Gradient
+from gradserve_service.core.groups import GroupTerms
 from gradserve_service.core.optimizers import RULES, Rule, Sgd, rule_for
 from gradserve_service.core.update import apply_update
 
@@ -35,7 +36,7 @@ def test_the_gradient_and_the_old_weights_are_only_read(spec: Any, clip: list[An
         slots=slots,
         memory=dict(rule_for(spec).memory),
         gradient=Gradient.whole(read_only(g)),
-        lr=0.1,
+        terms=[GroupTerms(0.1, rule_for(spec).weight_decay)],
         momentum=None,
         step=1,
     )
@@ -113,7 +114,7 @@ def test_a_step_allocates_next_to_nothing(spec: Any, clip: list[Any]) -> None:
             slots=slots,
             memory=dict(rule_for(spec).memory),
             gradient=gradient,
-            lr=0.1,
+            terms=[GroupTerms(0.1, rule.weight_decay)],
             momentum=None,
             step=t,
         )

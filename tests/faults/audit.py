@@ -25,6 +25,7 @@ from gradserve_service.core.arrays import Arrays, update
 from gradserve_service.core.control import Control
 from gradserve_service.core.entries import Entry, read_entry
 from gradserve_service.core.gradient import Gradient
+from gradserve_service.core.groups import GroupTerms
 from gradserve_service.core.machine import advance
 from gradserve_service.core.update import apply_update
 from gradserve_service.replica.recovery import payload_of
@@ -172,8 +173,8 @@ def from_promises(plan: Plan, run: CatalogueRecord, told: list[dict[str, Any]], 
         after = np.empty_like(arrays.weights)
         apply_update(
             arrays.rule, (), weights=arrays.weights, next_weights=after, slots=arrays.slots,
-            memory=arrays.memory,
-            gradient=Gradient.of(frame, layout), lr=spec.optimizer.lr, momentum=None, step=arrays.step + 1,
+            memory=arrays.memory, terms=[GroupTerms(spec.optimizer.lr, arrays.rule.weight_decay)],
+            gradient=Gradient.of(frame, layout), momentum=None, step=arrays.step + 1,
         )  # fmt: skip
         arrays.weights, arrays.step, arrays.version = after, arrays.step + 1, arrays.version + 1
     return arrays

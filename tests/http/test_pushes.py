@@ -202,11 +202,11 @@ async def test_replicas_may_be_exchanged_under_the_app(server, replicas_of):
         assert (await server.push(2, PUSH)).json()["version"] == 2
 
 
-async def test_with_the_schedule_client_each_push_names_its_rate(server, frame, problem):
-    """In JSON or in a frame's metadata; without it the push is refused, and its sequence is not used up."""
+async def test_with_the_schedule_client_each_push_names_its_rate(server, frame):
+    """In JSON or in a frame's metadata; a push that names none gets the optimizer's."""
     await server.make_run(weights=WEIGHTS, schedule="client")
-    problem(await server.push(1, PUSH), "validation-error")
     rates = []
     rates.append((await server.push(1, {**PUSH, "lr": 0.25})).json()["lr"])
     rates.append((await server.push(2, frame(PUSH["gradients"], lr="0.125"))).json()["lr"])
-    assert rates == [0.25, 0.125]
+    rates.append((await server.push(3, PUSH)).json()["lr"])
+    assert rates == [0.25, 0.125, 0.5]

@@ -12,6 +12,21 @@ FIRST = {"w": np.zeros(3)}
 ONES = {"w": np.ones(3)}
 
 
+def test_groups_of_tensors(client, name):
+    """Specs or dicts; a worker's rates by group may be NumPy scalars."""
+    first = {"w": np.zeros(1), "w.bias": np.zeros(1)}
+    groups = [gs.ParameterGroup(name="bias", match="*.bias", lr_scale=0.5)]
+    run = client.run(name, init=first, optimizer=gs.SGD(lr=1.0), groups=groups, schedule=gs.ClientOwned())
+    with run.worker("w0") as worker:
+        worker.step({"w": np.ones(1), "w.bias": np.ones(1)})
+        assert [float(x[0]) for x in worker.pull().values()] == [-1.0, -0.5]
+        worker.step({"w": np.ones(1), "w.bias": np.ones(1)}, lr={"default": np.float32(0.5), "bias": 0.25})
+        assert [float(x[0]) for x in worker.pull().values()] == [-1.5, -0.75]
+        with pytest.raises(gs.ValidationError, match="came nobody"):
+            worker.step({"w": np.ones(1)}, lr={"nobody": 1.0})
+    assert run.configure(groups=[{"match": "*", "frozen": True}])["spec"]["groups"][0]["name"] == "group1"
+
+
 def test_get_or_create(client, name):
     """The same spec is the same run; another one is refused with the difference; none means it must exist."""
     with pytest.raises(gs.RunNotFound):

@@ -108,3 +108,30 @@ def test_json_says_numbers_as_numbers(fields):
     with pytest.raises(ValidationError) as caught:
         PushFields.model_validate(fields)
     assert validation_refusal(caught.value).rejection.detail
+
+
+def test_a_rate_may_be_one_by_group():
+    """In a frame's metadata it is the same as JSON text; what is written is read again."""
+    fields = PushFields.from_metadata({"lr": '{"bias": 0.5, "default": 1}'})
+    assert fields.lr == {"bias": 0.5, "default": 1.0}
+    assert fields.to_metadata() == {"lr": '{"bias":0.5,"default":1.0}'}
+    assert PushFields.from_metadata(fields.to_metadata()) == fields == PushFields(lr={"bias": 0.5, "default": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ('{"bias": -1}', "lr: expected a number ≥ 0 for group 'bias', came -1"),
+        ('{"bias": true}', "lr: expected a number ≥ 0 for group 'bias', came True"),
+        ('{"bias": 1e999}', "lr: expected a number ≥ 0 for group 'bias', came inf"),
+        ("{}", "lr: expected a number, or 1 to 65 numbers by group, came 0"),
+        ("{", "lr: expected a number ≥ 0, came '{'"),
+        ("1e999", "lr: expected a number ≥ 0, came inf"),
+    ],
+    ids=str,
+)
+def test_a_rate_by_group_that_cannot_be_is_refused(text, detail):
+    """The group is named."""
+    with pytest.raises(Refused) as refused:
+        PushFields.from_metadata({"lr": text})
+    assert refused.value.rejection.detail == detail

@@ -8,6 +8,7 @@ from .base import Family, ReportName, Spec
 from .cosines import Cosine, OneCycle, WarmupCosine
 from .decays import Exponential, InverseTime, Linear, PiecewiseConstant, Polynomial, Power, Step
 from .descent import Sgd
+from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .messages import validation_refusal
 from .moments import Adam, Adamax, AdamW, Nadam
 from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
@@ -25,15 +26,16 @@ from .policies import (
     StalenessSpec,
     Value,
 )
-from .push import CURSOR_BYTES_MAX, PushFields
+from .push import CURSOR_BYTES_MAX, PushFields, Rate
 from .run import RunChanges, RunSpec
 from .scaled import Adagrad, RmsProp
 from .schedules import SCHEDULES, ClientOwned, Constant, ScheduleSpec
 
 __all__ = [
-    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "OPTIMIZERS", "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam",
-    "AdamW", "Adamax", "AggregationSpec", "Async", "ClientOwned", "ClipSpec", "Constant", "Cosine", "Exponential",
-    "Family", "GlobalNorm", "Inverse", "InverseTime", "Linear", "Nadam", "NoStaleness", "OneCycle", "OptimizerSpec",
-    "PiecewiseConstant", "Polynomial", "Power", "PushFields", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges",
-    "RunSpec", "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "validation_refusal",
+    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "OPTIMIZERS", "SCHEDULES", "SGD",
+    "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "AggregationSpec", "Async", "ClientOwned", "ClipSpec",
+    "Constant", "Cosine", "Exponential", "Family", "GlobalNorm", "Inverse", "InverseTime", "Linear", "Nadam",
+    "NoStaleness", "OneCycle", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "Polynomial", "Power",
+    "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges", "RunSpec", "ScheduleSpec", "Sgd",
+    "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

@@ -41,6 +41,9 @@ _EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "model_attributes_type": lambda _: "an object",
     "tuple_type": lambda _: "a list",
     "string_too_long": lambda context: f"at most {context['max_length']} characters",
+    "string_too_short": lambda context: f"at least {context['min_length']} characters",
+    "string_pattern_mismatch": lambda context: f"text of the form {context['pattern']}",
+    "too_short": lambda context: f"at least {context['min_length']} items",
     "too_long": lambda context: f"at most {context['max_length']} items",
     "literal_error": lambda context: str(context["expected"]),
 }

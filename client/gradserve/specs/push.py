@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
 
-from ..problems import refuse
-from ..wire import DTYPES
-from .base import Count, NotNegative, Positive, Real
+from ..problems import Refused, refuse
+from ..wire import DTYPES, parse_json
+from .base import Count, Positive, Real
+from .groups import GROUPS_MAX
 from .messages import validation_refusal
 
 CURSOR_BYTES_MAX: Final = 1_024
+RATE_MAX: Final = sys.float_info.max
 
 _IGNORED: Final = frozenset({"format", "codec"})  # safetensors writers name their framework; codec is checked
 _INTEGER: Final = re.compile(r"-?[0-9]{1,16}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
 _NUMBER_FIELDS: Final = frozenset({"base_version", "samples", "loss", "generation", "lr"})
+
+
+Rate: TypeAlias = float | Mapping[str, float]  # one for all, or one by group
+
+
+def _checked_rate(given: Any) -> Rate | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        return _rate_of(given, "a number ≥ 0")
+    if not 1 <= len(given) <= GROUPS_MAX + 1 or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"expected a number, or 1 to {GROUPS_MAX + 1} numbers by group, came {len(given)}")
+    return {name: _rate_of(rate, f"a number ≥ 0 for group {name[:80]!r}") for name, rate in given.items()}
+
+
+def _rate_of(given: Any, expected: str) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= RATE_MAX:
+        raise ValueError(f"expected {expected}, came {given!r:.80}")
+    return float(given)
 
 
 class PushFields(BaseModel):
@@ -33,7 +56,7 @@ class PushFields(BaseModel):
     generation: Annotated[int | None, Field(strict=True, ge=1, le=2**53 - 1)] = None
     after: Annotated[str | None, Field(strict=True, max_length=128, description="Receipt of the last push.")] = None
     cursor: Annotated[str | None, Field(strict=True, description="Where in its samples the worker is; ≤ 1 KiB.")] = None
-    lr: Annotated[NotNegative | None, Field(description="Only for a run whose schedule is 'client'.")] = None
+    lr: Annotated[Rate | None, PlainValidator(_checked_rate)] = None  # only for a run whose schedule is `client`
 
     @field_validator("cursor")
     @classmethod
@@ -60,13 +83,25 @@ class PushFields(BaseModel):
     def to_metadata(self) -> dict[str, str]:
         """Only what is said, as strings: floats in their shortest exact form."""
         said: dict[str, Any] = self.model_dump(exclude_none=True, exclude_unset=True)
-        return {key: value if isinstance(value, str) else repr(value) for key, value in said.items()}
+        return {key: _written(value) for key, value in said.items()}
 
 
-def _read(key: str, value: str) -> str | int | float:
-    """The number that the text is, or the text itself: the field's own check then says what it expected."""
+def _written(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value, separators=(",", ":"))
+    return value if isinstance(value, str) else repr(value)
+
+
+def _read(key: str, value: str) -> Any:
+    """The number that the text is (lr: or the object), or the text itself: the field's own check then says what it
+    expected."""
     if key not in _NUMBER_FIELDS:
         return value
+    if key == "lr" and value.startswith("{"):
+        try:
+            return parse_json(value.encode())
+        except Refused:
+            return value
     if _INTEGER.fullmatch(value):
         return int(value)
     return float(value) if _NUMBER.fullmatch(value) else value

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from .base import Spec, folded
+from .groups import Groups
 from .messages import validation_refusal
 from .optimizer_fields import OptimizerFields, folded_is
 from .optimizers import OPTIMIZERS, OptimizerSpec, merged_optimizer
@@ -16,8 +17,8 @@ from .schedules import ScheduleSpec
 
 CLIPS_MAX = 8  # each is a pass over the gradient
 
-_NOT_BUILT = ("groups", "average", "accumulate", "dataset_size", "matrix_layout", "branch")
-_REPLACED = ("schedule", "clip", "aggregation", "staleness")
+_NOT_BUILT = ("average", "accumulate", "dataset_size", "matrix_layout", "branch")
+_REPLACED = ("schedule", "clip", "aggregation", "staleness", "groups")
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
 
 
@@ -41,6 +42,7 @@ class RunSpec(Spec):
     clip: Clips = ()
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
+    groups: Groups = ()
     non_finite: Annotated[
         Literal["reject", "skip"],
         Field(description="A gradient with NaN or Infinity: refuse it, or use up its sequence without an update."),
@@ -121,6 +123,7 @@ class RunChanges(Spec):
     clip: Clips = ()
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
+    groups: Groups = ()
     state: Literal["running", "paused", "closed"] | None = None
 
     def apply(self, spec: RunSpec) -> RunSpec:

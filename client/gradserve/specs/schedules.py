@@ -27,7 +27,7 @@ class Constant(ScheduleFields):
 
 
 class ClientOwned(ScheduleFields):
-    """Every push brings the rate of its update. A push without one is refused."""
+    """Every push brings the rate of its update. A push without one has the optimizer's lr."""
 
     summary: ClassVar[str] = "The workers own the schedule: each push names its lr."
     formula: ClassVar[str] = "the push's lr"

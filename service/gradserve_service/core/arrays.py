@@ -19,6 +19,7 @@ from gradserve.wire import Layout, allocate
 from .blocks import RunAll, in_turn
 from .entries import Entry
 from .gradient import Gradient
+from .groups import Stretch, group_terms, stretches_of, training
 from .history import History, Row
 from .measuring import distance, measure, measured_at_step
 from .optimizers import rule_for
@@ -41,10 +42,19 @@ class Arrays:
     step: int = 0
     version: int = -1
     history: History = field(default_factory=History)
+    _stretches: tuple[Stretch, ...] | None = None  # of spec and layout, once asked for
 
     @property
     def rule(self) -> Rule:
         return rule_for(self.spec.optimizer)
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Which parameters belong to which group; nothing without groups."""
+        assert self.layout is not None
+        if self._stretches is None:
+            self._stretches = stretches_of(self.spec.groups, self.layout)
+        return self._stretches
 
     @property
     def state_bytes(self) -> int:
@@ -54,7 +64,7 @@ class Arrays:
 
     def fit(self, spec: RunSpec) -> None:
         """Follow a changed spec: slots and memory of equal name are kept, new ones start at their initial value."""
-        self.spec = spec
+        self.spec, self._stretches = spec, None
         if self.layout is None:
             return
         wanted = {slot.name: slot.initial for slot in self.rule.slots}
@@ -107,16 +117,20 @@ def _apply(
     run_all: RunAll,
 ) -> None:
     assert arrays.weights is not None
-    next_weights = new_buffer(arrays.weights.size)
+    spec, next_weights = arrays.spec, new_buffer(arrays.weights.size)
+    kept = training(spec.groups, arrays.stretches)
+    if kept is not None:
+        gradient = gradient.within(kept, run_all)
     statistics = apply_update(
         arrays.rule,
-        arrays.spec.clip,
+        spec.clip,
         weights=arrays.weights,
         next_weights=next_weights,
         slots=arrays.slots,
         memory=arrays.memory,
         gradient=gradient,
-        lr=header["update"]["lr"] * header["weight"],
+        terms=group_terms(spec.optimizer, spec.groups, header["update"], header["weight"]),
+        stretches=arrays.stretches,
         momentum=header["update"]["momentum"],
         step=arrays.step + 1,
         run_all=run_all,

@@ -7,6 +7,7 @@ the run's flat parameters. A full gradient is one span.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,24 @@ class Gradient:
         """The gradient of all parameters, from a vector in layout order."""
         total = sum_of_squares(vector, run_all)
         return cls(vector, (Span(0, 0, vector.size),), total, math.isfinite(total))
+
+    def within(self, kept: Sequence[tuple[int, int]], run_all: RunAll = in_turn) -> Gradient:
+        """The same gradient as if only these parameters (from, to; ascending) had come: the rest is left out."""
+        spans: list[Span] = []
+        pieces: list[Array] = []
+        start = 0
+        for span in self.spans:
+            ahead = span.gradient_start - span.weights_start
+            for first, last in kept:
+                first, last = max(first, span.weights_start), min(last, span.weights_start + span.length)
+                if first < last:
+                    pieces.append(self.vector[first + ahead : last + ahead])
+                    spans.append(Span(first, start, last - first))
+                    start += last - first
+        if start == self.vector.size:
+            return self
+        vector = np.concatenate(pieces) if pieces else self.vector[:0]
+        return Gradient(vector, tuple(spans), sum_of_squares(vector, run_all), self.finite)
 
     def placed(self, spans: tuple[Span, ...]) -> Gradient:
         """The same gradient, measured already, at these places of the parameters."""

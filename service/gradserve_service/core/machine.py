@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradserve.problems import Refused, Rejection
-from gradserve.specs import RunChanges, RunSpec
+from gradserve.specs import DEFAULT_GROUP, Rate, RunChanges, RunSpec
 from gradserve.wire import Layout
 
 from . import schedules, staleness
@@ -52,7 +52,7 @@ class Push:
     samples: float = 1.0
     loss: float | None = None
     cursor: str | None = None
-    lr: float | None = None
+    lr: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +183,20 @@ def _decide_push(control: Control, push: Push) -> Draft:
 
 def _owner_of_the_rate(control: Control, push: Push) -> Rejection | None:
     """The rate has one owner: the server's schedule, or with the schedule `client` the one who pushes."""
-    if _client_owns_rate(control) and push.lr is None:
-        return Rejection(
-            "validation-error",
-            "lr: expected a number, nothing came: this run's schedule is 'client', each push names lr",
-        )
-    if push.lr is not None and not _client_owns_rate(control):
+    if push.lr is None:
+        return None
+    if not _client_owns_rate(control):
         return Rejection(
             "lr-owned-by-server",
             f"the push names lr {push.lr}, but this run's schedule lives on the server; leave lr out",
             {"lr": push.lr},
+        )
+    known = [DEFAULT_GROUP, *(group.name for group in control.spec.groups)]
+    if isinstance(push.lr, Mapping) and (unknown := sorted(push.lr.keys() - known)):
+        return Rejection(
+            "validation-error",
+            f"lr: expected rates for the groups {', '.join(known)}, came {', '.join(unknown)}",
+            {"groups": known},
         )
     return None
 
@@ -308,15 +312,24 @@ def _async_rule(control: Control, push: Push) -> Draft:
     if base is not None and limit is not None and lag > limit:
         # A worker that slept through many updates would pull the weights back to where it fell asleep.
         return _stale(control, base, limit, f"at most {limit} are allowed")
-    base_rate = control.spec.optimizer.lr if push.lr is None else push.lr
-    lr, momentum = schedules.resolve(control.spec.schedule, base_rate, control.step, control.plateau)
     return _push_header(
         control,
         push,
         outcome="applied",
-        update={"lr": lr, "momentum": momentum},
+        update=_update_of(control, push),
         weight=staleness.weight(control.spec.staleness, lag),
     )
+
+
+def _update_of(control: Control, push: Push) -> dict[str, Any]:
+    """What replay needs of the schedule: the rate of the default group, those the client named, the momentum."""
+    own = dict(push.lr) if isinstance(push.lr, Mapping) else {DEFAULT_GROUP: push.lr}
+    base_rate = own.pop(DEFAULT_GROUP, None)
+    if base_rate is None:
+        base_rate = control.spec.optimizer.lr
+    lr, momentum = schedules.resolve(control.spec.schedule, base_rate, control.step, control.plateau)
+    update = {"lr": lr, "momentum": momentum}
+    return {**update, "group_lr": own} if own else update
 
 
 def _push_header(

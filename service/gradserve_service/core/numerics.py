@@ -11,6 +11,7 @@ import numpy as np
 from xxhash import xxh3_64_hexdigest
 
 from .gradient import Gradient
+from .groups import GroupTerms
 from .optimizers import RULES
 from .update import apply_update
 
@@ -69,7 +70,7 @@ def golden_digest(name: str) -> str:
             slots=slots,
             memory=memory,
             gradient=Gradient.whole(vector),
-            lr=LR,
+            terms=[GroupTerms(LR, rule.weight_decay)],
             momentum=None,
             step=step,
         )

@@ -14,6 +14,7 @@ import numpy as np
 from gradserve.wire import Layout, allocate
 from gradserve_service.core.blocks import sum_of_squares
 from gradserve_service.core.gradient import Gradient, Span
+from gradserve_service.core.groups import GroupTerms
 from gradserve_service.core.optimizers import rule_for
 from gradserve_service.core.schedules import resolve
 from gradserve_service.core.update import apply_update
@@ -54,7 +55,7 @@ def train_alone(
                 slots=slots,
                 memory=memory,
                 gradient=_whole(layout.flatten(gradients)),
-                lr=lr,
+                terms=[GroupTerms(lr, rule.weight_decay)],
                 momentum=momentum,
                 step=k + 1,
             )

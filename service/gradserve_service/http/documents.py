@@ -145,6 +145,7 @@ class TensorDescription(Answer):
     name: str
     shape: list[int]
     offset: int = Field(description="First element in the flat vector.")
+    group: str | None = Field(None, description="Only in a run with groups.")
 
 
 class RunDescription(Answer):
@@ -221,7 +222,9 @@ class PushBody(BaseModel):
     generation: int | None = None
     after: Receipt = None
     cursor: str | None = Field(None, description="At most 1 KiB.")
-    lr: float | None = Field(None, description="Only when the run's schedule is `client`.")
+    lr: float | dict[str, float] | None = Field(
+        None, description="Only when the run's schedule is `client`: one for all, or one by group."
+    )
 
 
 class PushOutcome(Answer):

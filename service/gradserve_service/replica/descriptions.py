@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradserve.specs import DEFAULT_GROUP, groups_of, idle_patterns
 from gradserve.wire import Layout
 
 from ..core import schedules
@@ -30,13 +31,35 @@ def run_json(run: CatalogueRecord, control: Control, durability: Durability) -> 
         "etag": control.etag,
         "lr": lr,
         "spec": control.spec.canonical(),
-        "tensors": [] if control.layout is None else control.layout.describe(),
+        "tensors": _tensors(control),
         "parameters": 0 if control.layout is None else control.layout.parameters,
         "workers": len(control.live_workers()),
         "durability": durability,
         "created_at": run.created_at,
-        "warnings": [],
+        "warnings": _warnings(control),
     }
+
+
+def _tensors(control: Control) -> list[dict[str, Any]]:
+    """Every tensor, and with groups which one has it."""
+    if control.layout is None:
+        return []
+    rows, groups = control.layout.describe(), control.spec.groups
+    if groups:
+        names = (DEFAULT_GROUP, *(group.name for group in groups))
+        for row, place in zip(rows, groups_of(groups, control.layout.names), strict=True):
+            row["group"] = names[place]
+    return rows
+
+
+def _warnings(control: Control) -> list[str]:
+    """What is allowed and most likely not meant."""
+    if control.layout is None:
+        return []
+    return [
+        f"groups: the pattern {pattern!r} of {group!r} matches no tensor of this run"
+        for group, pattern in idle_patterns(control.spec.groups, control.layout.names)
+    ]
 
 
 def worker_json(name: str, row: WorkerRow) -> dict[str, Any]:
