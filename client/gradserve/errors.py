@@ -79,6 +79,12 @@ class ProblemError(GradserveError):
         self.extras = dict(extras or {})  # the typed members of the problem document: version, limit, tensor, …
 
 
+class MalformedRequest(ProblemError):
+    """400: the bytes are no HTTP request; a proxy in between may have damaged it."""
+
+    code = "malformed-request"
+
+
 class MalformedJson(ProblemError):
     """400: the body is not strict JSON."""
 
@@ -89,6 +95,12 @@ class MalformedTensors(ProblemError):
     """400: the bytes are not a valid safetensors frame."""
 
     code = "malformed-tensors"
+
+
+class HeadTooLarge(ProblemError):
+    """431: path and headers are too large together."""
+
+    code = "head-too-large"
 
 
 class Unauthorized(ProblemError):

@@ -31,6 +31,7 @@ def _table(*rows: Problem) -> dict[str, Problem]:
 
 
 PROBLEMS: dict[str, Problem] = _table(
+    Problem("malformed-request", 400, "The bytes are not an HTTP request", "Use an HTTP/1.1 client."),
     Problem("malformed-json", 400, "The body is not JSON this server reads", "Send strict JSON: no NaN, no Infinity."),
     Problem(
         "malformed-tensors", 400, "The body is not a valid safetensors file", "Write it with a safetensors library."
@@ -89,6 +90,7 @@ PROBLEMS: dict[str, Problem] = _table(
         "That sequence number was used for another gradient",
         "Register again and continue with next_sequence.",
     ),
+    Problem("head-too-large", 431, "Path and headers are larger than the limit", "Send fewer or shorter headers."),
     Problem("backpressure", 429, "The server is at a limit", "Wait as Retry-After says, then send the same again.", 1),
     Problem("worker-too-fast", 429, "The worker is too far ahead of the slowest", "Wait, then send the same again.", 1),
     Problem("quota-exceeded", 429, "A quota of this server is used up", "Delete what is no longer needed.", 60),

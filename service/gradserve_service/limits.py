@@ -29,6 +29,8 @@ class Limits:
     receive_rate_bytes_min: int = 64 << 10  # a second, after the grace: home and spot uplinks are users
     receive_grace_seconds: float = 30.0
     json_bytes_max: int = 8 << 20  # a JSON body: 65,536 numbers at their longest, with room
+    request_head_bytes_max: int = 64 << 10  # path and headers: eight times what proxies usually let through
+    request_head_seconds_max: float = 30.0  # from the first byte, or from the connection, to the last header
     idle_connection_seconds: int = 620  # longer than a worker's longest gradient is likely to take
     lease_seconds: float = 30.0  # how often a silent worker should say that it is still there
     waiting_requests_max: int = 4_096  # long-polls at once

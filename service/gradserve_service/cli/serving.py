@@ -26,6 +26,7 @@ from gradserve_service.replica import Replicas
 from gradserve_service.settings import Settings
 from gradserve_service.store import StoreUnavailable, StoreUnfit, open_store
 
+from .connections import connection_within
 from .logs import configure_logs
 
 __all__ = ["CannotServe", "run_server"]
@@ -65,7 +66,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket], announce: Ann
     app = create_app(replicas, settings)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=connection_within(replicas.limits),
         ws="none",
         lifespan="off",  # this function is the lifespan
         log_config=None,
