@@ -23,6 +23,11 @@ __all__ = ["app"]
 ELSEWHERE = {
     "demo": ("gradserve_service.demo.command", "demo", "demo"),
     "compare": ("gradserve_service.compare.command", "compare_command", "demo"),
+    "status": ("gradserve_service.cli.runs", "status", "service"),
+    "watch": ("gradserve_service.cli.runs", "watch", "service"),
+    "pull": ("gradserve_service.cli.runs", "pull", "service"),
+    "checkpoint": ("gradserve_service.cli.checkpoints", "checkpoint", "service"),
+    "restore": ("gradserve_service.cli.checkpoints", "restore", "service"),
     "inspect": ("gradserve_service.cli.inspecting", "inspect", "service"),
     "replay": ("gradserve_service.cli.replaying", "replay", "service"),
     "doctor": ("gradserve_service.cli.doctor", "doctor", "service"),
