@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 
 import pytest
 
 import gradserve as gs
 from demo.marked import Marked
-from gradserve_service.demo.programs import Programs
+from gradserve_service.demo.programs import END_SECONDS_MAX, Programs
 from gradserve_service.demo.server import start_server
 
 SMALL = ("gradserve_service", "demo", "--workers", "2", "--epochs", "1")
@@ -54,6 +55,21 @@ def test_an_interrupted_demo_leaves_no_program(tmp_path, number):
     _, stderr = demo.popen.communicate()
     assert demo.popen.returncode == 130
     assert "all its processes are ended" in stderr
+    assert demo.others() == {}
+
+
+def test_a_killed_demo_leaves_no_program(tmp_path):
+    """kill -9: it can end nothing, so its children notice."""
+    demo = Marked(*ENDLESS, cwd=tmp_path)
+    demo.wait_for_line("pushes/s")
+    children = [os.pidfd_open(number) for number in demo.others()]
+    assert len(children) == 3
+    demo.popen.kill()
+    demo.popen.communicate()
+    for child in children:
+        ended, _, _ = select.select([child], [], [], END_SECONDS_MAX)
+        os.close(child)
+        assert ended
     assert demo.others() == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -14,7 +15,7 @@ from gradserve_service.demo.programs import Programs
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
     """A folder of modules that children can run."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
     def write(name, text):
         (tmp_path / f"{name}.py").write_text(text)
@@ -25,6 +26,7 @@ def modules(tmp_path, monkeypatch):
 
 OBEDIENT = "import sys; print('up', flush=True); sys.stdin.read()"
 DEAF = """
+import os
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("up", flush=True)

@@ -1,7 +1,8 @@
 """Child programs of the demo: each in a process group of its own, and none left behind.
 
 A group of its own means two things: Ctrl-C in the terminal reaches the demo alone, which then ends its children in
-order, workers before the server; and whatever a child started goes with it.
+order, workers before the server; and whatever a child started goes with it. A demo that is killed ends nothing in
+order: its children are on a leash (`leashed`), a pipe that ends with it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Programs:
 
     logs: Path
     started: list[Program] = field(default_factory=list)
+    _leash: tuple[int, int] = field(default_factory=os.pipe)  # the end to inherit, and ours: no child has it
 
     def start(self, name: str, module: str, *words: str) -> Program:
         """`python -m module words…` with pipes for stdin and stdout, and stderr in `<logs>/<name>.log`."""
@@ -72,7 +74,8 @@ class Programs:
         log = self.logs / f"{name}.log"
         with log.open("wb") as stderr, _signals_held(forget=False):  # an interrupt in between would lose a child
             popen = subprocess.Popen(
-                [sys.executable, "-m", module, *words],
+                [sys.executable, "-m", "gradserve_service.demo.leashed", str(self._leash[0]), module, *words],
+                pass_fds=[self._leash[0]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -109,6 +112,8 @@ class Programs:
         with _signals_held(forget=True):  # an impatient second Ctrl-C must not leave a child behind
             self.end(self.started[1:])
             self.end(self.started[:1])  # the server is the first: the workers end while it still answers
+            for end in self._leash:
+                os.close(end)
 
 
 @contextlib.contextmanager
