@@ -16,6 +16,9 @@ The names below are the public ones; `errors` draws the tree of what can be rais
 from importlib.metadata import version as _installed_version
 
 from . import losses
+from .async_client import AsyncClient, connect_async
+from .async_run import AsyncRun
+from .async_worker import AsyncWorker
 from .client import Client, connect
 from .errors import (
     Backpressure,
@@ -103,7 +106,7 @@ from .specs import (
     Value,
     WarmupCosine,
 )
-from .watch import Watch
+from .watch import AsyncWatch, Watch
 from .weights import PushResult, Weights
 from .worker import Submission, Worker
 
@@ -116,6 +119,10 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Async",
+    "AsyncClient",
+    "AsyncRun",
+    "AsyncWatch",
+    "AsyncWorker",
     "Backpressure",
     "CheckpointNotFound",
     "Client",
@@ -199,5 +206,6 @@ __all__ = [
     "WorkerNotFound",
     "WorkerTooFast",
     "connect",
+    "connect_async",
     "losses",
 ]

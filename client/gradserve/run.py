@@ -21,17 +21,14 @@ if TYPE_CHECKING:
     from .client import Client
 
 
-class Run:
-    """One run of a server: its weights, its settings, its workers, its past. Made by `client.run`.
+class RunFacts:
+    """What a `Run` and an `AsyncRun` know without asking.
 
     name, uid    which run (a later run of the same name has another uid: requests to this one are then refused)
     description  the run when it was last asked; `describe()` asks again
     """
 
-    def __init__(self, client: Client, session: RunSession, *, rank: int | None = None) -> None:
-        self._client = client
-        self._session = session
-        self._rank = rank
+    _session: RunSession
 
     @property
     def name(self) -> str:
@@ -47,6 +44,18 @@ class Run:
     def description(self) -> dict[str, Any]:
         """State, version, step, spec, lr, workers, warnings, as last answered."""
         return self._session.description
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}, uid {self.uid}>"
+
+
+class Run(RunFacts):
+    """One run of a server: its weights, its settings, its workers, its past. Made by `client.run`."""
+
+    def __init__(self, client: Client, session: RunSession, *, rank: int | None = None) -> None:
+        self._client = client
+        self._session = session
+        self._rank = rank
 
     def worker(
         self, name: str | None = None, *, on_stale: OnStale = "refresh", heartbeat_seconds: float | None = None
@@ -184,6 +193,3 @@ class Run:
         settings  as in `client.run`; what is not given is inherited
         """
         return Run(self._client, self._client.drive(self._session.branch(name, checkpoint, settings)), rank=self._rank)
-
-    def __repr__(self) -> str:
-        return f"<Run {self.name!r} of {self._client.url}>"

@@ -8,23 +8,32 @@ When the server's history no longer holds what the worker was told (it lost a ta
 the sequence), the outstanding gradient is *dropped*: sent under another sequence it could be applied twice. The worker
 registers again, pulls, and goes on. A caller whose data can be rewound goes back to `cursor`, the place that the server
 returned; one that cannot goes on where it is, which is the later of the two.
+
+A push whose driver was interrupted or gave up may have arrived or not. It stays *outstanding*: before the next gradient
+goes out, the same bytes are sent again under the same sequence, and the answer tells. If the next gradient is the same
+one, that is all there is to send: a caller that repeats a push after an error repeats the request.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import ValidationError as SpecError
 
 from .errors import (
+    Fenced,
     GradserveError,
     HistoryRewound,
     RoundClosed,
+    RunDeleted,
     SequenceReused,
     StaleGradient,
     UnexpectedAnswer,
+    ValidationError,
     WeightsUninitialised,
     from_refused,
 )
@@ -42,9 +51,10 @@ from .flows import (
 )
 from .gradients import Gradients, gradient_layout, gradient_pieces
 from .messages import Flow, Request, Response, ask
+from .retry import RETRIED_STATUSES_BELOW_500
 from .specs import PushFields, validation_refusal
 from .weights import PushResult, Weights
-from .wire import MEDIA_TYPE
+from .wire import MEDIA_TYPE, decode_frame
 
 OnStale = Literal["refresh", "resubmit", "raise"]
 
@@ -62,6 +72,25 @@ class Spoken(Said, total=False):
     """The same, and what to do this time if it is stale."""
 
     on_stale: OnStale
+
+
+@dataclass(frozen=True, slots=True)
+class _Outstanding:
+    """A push that went out, and nothing was heard of it."""
+
+    request: Request
+    cursor: str | None
+
+    @property
+    def content(self) -> bytes:
+        """The gradient itself: names, shapes and elements, without what is said of it."""
+        frame = decode_frame(b"".join(self.request.body))
+        return frame.layout.section("float32").encode() + bytes(frame.raw)
+
+    def copied(self) -> _Outstanding:
+        """The same in memory of its own."""
+        body = b"".join(self.request.body)
+        return _Outstanding(dataclasses.replace(self.request, body=(body,)), self.cursor)
 
 
 RESUBMITS_MAX = 32  # stale this often in a row: the gradient is slower than the run, and only the caller can cure that
@@ -99,7 +128,7 @@ class WorkerSession:
         self.lease_seconds: float | None = None
         self.weights: Weights | None = None
         self.notices: list[str] = []
-        self._outstanding = False  # a push went out, and nothing was heard of it
+        self._outstanding: _Outstanding | None = None
         self._path = f"{run.path}/workers/{self.worker}"
         self._push_headers = (("Content-Type", MEDIA_TYPE), *run.guard)
 
@@ -121,22 +150,17 @@ class WorkerSession:
             return
         told = (self.generation, self.next_sequence, self.receipt)
         known = (row["generation"], row["next_sequence"], row["receipt"])
-        if (
-            self._outstanding
-            and row["generation"] == self.generation
-            and row["next_sequence"]
-            in (
-                self.next_sequence,
-                self.next_sequence + 1,
-            )
-        ):
-            return  # that push may have arrived: its repetition, under its own sequence, will tell
+        may_have_arrived = (self.next_sequence, self.next_sequence + 1)
+        if self._outstanding and row["generation"] == self.generation and row["next_sequence"] in may_have_arrived:
+            return  # its repetition, under its own sequence, will tell
         if known != told:
             difference = f"generation, next sequence and receipt are {known}, this worker was told {told}"
             yield from self._register_again(HistoryRewound(difference))
 
     def leave(self) -> Flow[None]:
         """Leave the run. It is checked as a push is, so that a lost acknowledgement is told even now."""
+        if self._outstanding is not None:
+            yield from self.register()  # whether it arrived is the server's to know
         for _ in range(RESUBMITS_MAX):
             error = yield from self._delete_worker()
             if error is None:
@@ -182,13 +206,18 @@ class WorkerSession:
             yield from self.register()
         if base is None:
             base = self.weights or (yield from self.pull())
+        push = _Outstanding(self._push_request(gradients, base, want_weights, fields), fields.get("cursor"))
+        if self._outstanding is not None:
+            if self._outstanding.content == push.content:
+                push = self._outstanding  # the caller sends it again: as the request that it was
+            else:
+                yield from self._resolve(self._outstanding)
+                request = self._push_request(gradients, base, want_weights, fields)
+                push = _Outstanding(request, fields.get("cursor"))
         for _ in range(RESUBMITS_MAX):
-            request = self._push_request(gradients, base, want_weights, fields)
-            self._outstanding = True  # stays so where the driver gives up, or is interrupted
-            response = yield from ask(request)
-            self._outstanding = False
+            response = yield from self._send(push)
             if response.status == 200:
-                return self._accepted(response, fields.get("cursor"))
+                return self._accepted(response, push.cursor)
             error = response.error()
             if isinstance(error, HistoryRewound | SequenceReused | WeightsUninitialised):
                 return (yield from self._drop(error))
@@ -197,9 +226,40 @@ class WorkerSession:
             base = yield from self.pull()
             if on_stale == "refresh":
                 return PushResult("refreshed", base.version, self.next_sequence, weights=base)
+            request = self._push_request(gradients, base, want_weights, fields)
+            push = _Outstanding(request, fields.get("cursor"))
         raise error
 
     # -- inside
+
+    def _send(self, push: _Outstanding) -> Flow[Response]:
+        """One push and its answer. It stays outstanding where the driver was interrupted, or gave up."""
+        self._outstanding = push
+        try:
+            response = yield from ask(push.request)
+        except BaseException:
+            self._outstanding = push.copied()  # the caller's arrays are the caller's again
+            raise
+        if response.status >= 500 or response.status in RETRIED_STATUSES_BELOW_500:
+            self._outstanding = push.copied()  # an earlier try may have arrived
+        else:
+            self._outstanding = None
+        return response
+
+    def _resolve(self, push: _Outstanding) -> Flow[None]:
+        """Learn what became of an outstanding push, by sending it once more."""
+        response = yield from self._send(push)
+        if response.status == 200:
+            self._accepted(response, push.cursor)
+            return
+        error = response.error()
+        if self._outstanding is not None or isinstance(error, Fenced | RunDeleted):
+            raise error
+        if isinstance(error, HistoryRewound | SequenceReused | WeightsUninitialised):
+            yield from self._register_again(error)
+            self.notices[-1] += "; the gradient of an interrupted push is dropped"
+        else:
+            self.notices.append(f"{error}; the gradient of an interrupted push was not applied")
 
     def _push_request(self, gradients: Gradients, base: Weights, want_weights: bool, said: Said) -> Request:
         layout = gradient_layout(base.layout, gradients)
@@ -209,11 +269,8 @@ class WorkerSession:
 
     def _push_fields(self, base: Weights, said: Said) -> PushFields:
         given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-        for name in given.keys() & {"samples", "loss"}:
-            given[name] = float(given[name])  # from a NumPy scalar as from an int
-        if (lr := given.get("lr")) is not None:
-            by_group = isinstance(lr, Mapping)
-            given["lr"] = {group: float(rate) for group, rate in lr.items()} if by_group else float(lr)
+        for name in given.keys() & {"samples", "loss", "lr"}:
+            given[name] = _number(name, given[name])
         if not math.isfinite(given.get("loss", 0.0)):
             del given["loss"]  # the gradient will show what is wrong, and the run's policy for it decides
         try:
@@ -267,6 +324,7 @@ class WorkerSession:
         return response.error() if response.status >= 300 else None
 
     def _adopt(self, row: Mapping[str, Any]) -> None:
+        self._outstanding = None  # from here on the sequence is the server's
         try:
             self.generation = int(row["generation"])
             self.next_sequence = int(row["next_sequence"])
@@ -275,3 +333,13 @@ class WorkerSession:
             raise UnexpectedAnswer(200, f"registration without {error}") from error
         self.cursor = row.get("cursor")
         self.lease_seconds = row.get("lease_seconds")
+
+
+def _number(name: str, value: Any) -> Any:
+    """A float, from a NumPy scalar as from an int; for groups one each. Raises `ValidationError`."""
+    if isinstance(value, Mapping) and name == "lr":
+        return {str(group): _number(f"lr.{group}", each) for group, each in value.items()}
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValidationError(f"{name}: expected a number, came {type(value).__name__}") from None

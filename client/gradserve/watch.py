@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .errors import Closed, ServerUnreachable
 from .events import Event, EventFeed
 from .run_session import RunSession
-from .transport import Stream
+from .transport import AsyncStream, Stream
 
 if TYPE_CHECKING:
+    from .async_client import AsyncClient
     from .client import Client
 
 LOG = logging.getLogger("gradserve")
@@ -83,3 +85,53 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class AsyncWatch:
+    """The same for asyncio: `async with run.watch() as events: async for event in events: …`."""
+
+    def __init__(self, client: AsyncClient, run: RunSession, since: int | None) -> None:
+        self._client = client
+        self._run = run
+        self._feed = EventFeed(since)
+        self._stream: AsyncStream | None = None
+        self._events = self._listen()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        await self._events.aclose()
+        await self._close_stream()
+
+    async def _listen(self) -> AsyncGenerator[Event, None]:
+        while not self._client.closed:
+            try:
+                stream: AsyncStream = await self._client.drive(self._feed.open(self._run.key))
+                self._stream = stream
+                async for piece in stream:
+                    for event in self._feed.read(piece):
+                        yield event
+                        if event.closes:
+                            return
+                raise ServerUnreachable("the server ended them")
+            except ServerUnreachable as error:
+                LOG.warning("run %s: the events broke off: %s", self._run.key.name, error)
+            except Closed:
+                return
+            finally:
+                await self._close_stream()
+
+    async def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -56,7 +56,8 @@ class Worker(Member):
     """One worker of a run: `with run.worker("w0") as worker: …`.
 
     It registers on entry, shows that it lives while gradients are being computed, and leaves on exit. Its pushes are in
-    order, one at a time; each is applied exactly once, or the result says that it was not. `GradserveWarning` tells of
+    order, one at a time; each is applied exactly once, or the result says that it was not. A push that was interrupted
+    or given up stays outstanding, and is delivered before the next one. `GradserveWarning` tells of
     a server that lost acknowledged work (see `session`); the work goes on.
 
     A gradient belongs to the weights that it was computed at. They are taken to be those that this worker handed out
