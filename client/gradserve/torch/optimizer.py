@@ -178,7 +178,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 result = closure()
         said, self.loss = next((given for given in (loss, result, self.loss) if given is not None), None), None
-        fields: dict[str, Any] = {"loss": None if said is None else float(said)}
+        fields: dict[str, Any] = {"loss": said.item() if isinstance(said, Tensor) else said}
         if (weight := samples if samples is not None else self.samples) is not None:
             fields["samples"] = float(weight)
         fields["lr"] = self._rates()
