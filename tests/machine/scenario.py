@@ -10,7 +10,7 @@
     remember NAME @a                              keep a receipt or an ETag under another name
     lose 2                                        the journal loses its last entries
     restart                                       state through an image and back
-    weights · memory · worker a · state           look
+    weights · memory · worker a · state · counts           look
 
 `@0` is the ETag of version 0 and `@a` the receipt of worker a, as this history made them. Answers are compared as text.
 """
@@ -171,6 +171,9 @@ class Scenario:
     def do_state(self) -> str:
         c = self.control
         return f"position={c.position} version={c.version} step={c.step} floor={c.base_floor} state={c.state}"
+
+    def do_counts(self) -> str:
+        return f"updates={self.control.updates} samples_seen={self.control.samples_seen} epoch={self.control.epoch}"
 
     # The rules
 

@@ -135,10 +135,11 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
         ({"schedule": "constant"}, "optimizer: expected a value, came nothing"),
         ([], "expected an object, came a list"),
         (None, "expected an object, came None"),
+        ({"optimizer": "sgd", "dataset_size": 0}, "dataset_size: expected a number ≥ 1, came 0"),
         ({"optimizer": "sgd", "average": []}, "this version does not build 'average' yet: leave it out"),
         ({"optimizer": "sgd", "branch": {}}, "this version does not build 'branch' yet: leave it out"),
         ({"optimizer": "sgd", "optimiser": 1}, "expected only the fields optimizer, schedule, clip, aggregation, "
-         "staleness, groups, non_finite, weights, came 'optimiser' (did you mean optimizer?)"),
+         "staleness, groups, dataset_size, non_finite, weights, came 'optimiser' (did you mean optimizer?)"),
         ({"optimizer": "sgd", "non_finite": "zero"}, "non_finite: expected 'reject' or 'skip', came 'zero'"),
         ({"optimizer": "sgd", "weights": [1.0]}, "weights: expected an object, came a list"),
         ({"optimizer": "sgd", "aggregation": {"mode": "sync", "workers": 4}}, "aggregation: expected one of async; "
@@ -194,7 +195,16 @@ def test_the_canonical_form_is_sorted_json_without_weights():
     text = json.dumps(canonical)
     assert text == json.dumps(json.loads(text), sort_keys=True)
     assert "weights" not in canonical
-    assert list(canonical) == ["aggregation", "clip", "groups", "non_finite", "optimizer", "schedule", "staleness"]
+    assert list(canonical) == [
+        "aggregation",
+        "clip",
+        "dataset_size",
+        "groups",
+        "non_finite",
+        "optimizer",
+        "schedule",
+        "staleness",
+    ]
     assert RunSpec.model_validate(canonical).canonical() == canonical
 
 
@@ -217,8 +227,8 @@ def test_equal_runs_have_equal_canonical_forms(one, other):
 def test_the_canonical_form_is_this_one():
     """It is in the hash of every chain: a change here makes runs of yesterday unreadable."""
     assert json.dumps(RunSpec(optimizer=Sgd(), schedule=Power(s=10.0)).canonical(), separators=(",", ":")) == (
-        '{"aggregation":{"mode":"async"},"clip":[],"groups":[],"non_finite":"reject","optimizer":{"dampening":0.0,"lr":0.001,'
-        '"lr_in_momentum":false,"maximize":false,"momentum":0.0,"name":"sgd","nesterov":false,"weight_decay":0.0,'
+        '{"aggregation":{"mode":"async"},"clip":[],"dataset_size":null,"groups":[],"non_finite":"reject",'
+        '"optimizer":{"dampening":0.0,"lr":0.001,"lr_in_momentum":false,"maximize":false,"momentum":0.0,"name":"sgd","nesterov":false,"weight_decay":0.0,'
         '"weight_decay_mode":"l2"},"schedule":{"c":1.0,"name":"power","s":10.0},'
         '"staleness":{"max_staleness":null,"name":"none"}}'
     )

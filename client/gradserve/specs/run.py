@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .base import Spec, folded
+from .base import COUNT_MAX, Spec, folded
 from .groups import Groups
 from .messages import validation_refusal
 from .optimizer_fields import OptimizerFields, folded_is
@@ -17,7 +17,7 @@ from .schedules import ScheduleSpec
 
 CLIPS_MAX = 8  # each is a pass over the gradient
 
-_NOT_BUILT = ("average", "accumulate", "dataset_size", "matrix_layout", "branch")
+_NOT_BUILT = ("average", "accumulate", "matrix_layout", "branch")
 _REPLACED = ("schedule", "clip", "aggregation", "staleness", "groups")
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
 
@@ -43,6 +43,10 @@ class RunSpec(Spec):
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
     groups: Groups = ()
+    dataset_size: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=COUNT_MAX, description="Samples of an epoch; null: no epochs then."),
+    ] = None
     non_finite: Annotated[
         Literal["reject", "skip"],
         Field(description="A gradient with NaN or Infinity: refuse it, or use up its sequence without an update."),

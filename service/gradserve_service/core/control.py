@@ -87,6 +87,8 @@ class Control:
     position: int = 0
     version: int = -1  # -1: no weights yet
     step: int = 0  # updates applied: the optimizer's t; a schedule sees it before the update, as k
+    updates: int = 0  # updates of this run: counts on where a restore takes the step back
+    samples_seen: float = 0.0  # samples of the updates
     state: str = "running"
     layout: Layout | None = None
     base_floor: int = 0
@@ -106,6 +108,12 @@ class Control:
     @property
     def initialised(self) -> bool:
         return self.version >= 0
+
+    @property
+    def epoch(self) -> float | None:
+        """How often the data was gone through; None when nobody said how much there is."""
+        size = self.spec.dataset_size
+        return None if size is None else self.samples_seen / size
 
     @property
     def etag(self) -> str | None:
@@ -133,6 +141,8 @@ class Control:
             "position": self.position,
             "version": self.version,
             "step": self.step,
+            "updates": self.updates,
+            "samples_seen": self.samples_seen,
             "state": self.state,
             "layout": None if self.layout is None else dict(zip(self.layout.names, self.layout.shapes, strict=True)),
             "base_floor": self.base_floor,
@@ -156,6 +166,8 @@ class Control:
             position=value["position"],
             version=value["version"],
             step=value["step"],
+            updates=value["updates"],
+            samples_seen=value["samples_seen"],
             state=value["state"],
             layout=None if value["layout"] is None else Layout.of(value["layout"]),
             base_floor=value["base_floor"],

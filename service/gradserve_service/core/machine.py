@@ -555,6 +555,8 @@ def _advance_push(control: Control, entry: Entry, header: Mapping[str, Any]) -> 
     lag = control.version - header["base"]
     if header["outcome"] == "applied":
         control.step += 1
+        control.updates += 1
+        control.samples_seen += header["samples"]
         _new_version(control, entry)
     update = header["update"]
     outcome = {
