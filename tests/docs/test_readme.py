@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from gradserve_service.cli.commands import app
 from sdk.serving import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +46,23 @@ def test_the_numpy_worker_of_the_readme_learns_the_line(url: str, tmp_path: Path
     loss, numbers = re.fullmatch(r"loss (\S+) weights \[(.*)\]\n", ended.stdout).groups()  # type: ignore[union-attr]
     assert float(loss) < 0.01
     assert [float(number) for number in numbers.split()] == pytest.approx([1, -2, 3], abs=0.1)
+
+
+def test_the_torch_script_of_the_readme_learns(url: str, tmp_path: Path) -> None:
+    """It runs as printed, with the server's address in the environment."""
+    script = tmp_path / "train.py"
+    script.write_text(block("RemoteOptimizer("))
+    environment = {**os.environ, "GRADSERVE_URL": url}
+    ended = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert 0 < float(ended.stdout.removeprefix("loss ")) < 0.6  # it begins at the targets' variance, 1
+
+
+def test_the_commands_of_the_readme_are_there() -> None:
+    """Every `gradserve <command>` that the page names."""
+    group: Any = get_command(app)
+    named = set(re.findall(r"(?:^|`)(?:GRADSERVE_\w+=\S+ )?gradserve ([a-z]+)", README, re.MULTILINE))
+    assert {"serve", "doctor", "status", "replay", "compare", "token"} <= named <= set(group.list_commands(None))
 
 
 def test_the_curl_lines_of_the_readme_answer_as_it_says(url: str) -> None:
