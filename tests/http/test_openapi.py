@@ -32,6 +32,10 @@ PATHS = {
     "/v1/runs/{run}/workers/{worker}": {"put", "delete"},
     "/v1/runs/{run}/workers/{worker}/pushes/{sequence}": {"put", "get"},
     "/v1/runs/{run}/optimizer-state": {"get"},
+    "/v1/runs/{run}/history": {"get"},
+    "/v1/runs/{run}/statistics": {"get"},
+    "/v1/runs/{run}/events": {"get"},
+    "/v1/runs/{run}/journal": {"get"},
 }
 
 

@@ -50,7 +50,6 @@ class Row(NamedTuple):
 
 
 COLUMNS: Final = Row._fields
-WHOLE_NUMBERS: Final = frozenset({"version", "step", "staleness"})
 _VERSION, _NORM, _SCALE = COLUMNS.index("version"), COLUMNS.index("gradient_norm"), COLUMNS.index("clip_scale")
 
 
@@ -233,6 +232,10 @@ class History:
             if index == len(rows) or rows[index, _VERSION] != version:
                 return None
         return Row._make(rows[index].tolist())
+
+    def column(self, name: str) -> Doubles:
+        """One column of the newest rows."""
+        return self.newest.rows[:, COLUMNS.index(name)]
 
     def rows(self) -> Doubles:
         """All rows, oldest first: the thinned past, then the newest one by one."""

@@ -19,7 +19,20 @@ from .openapi import openapi_document
 from .parameters import check_query
 from .problems import raise_on
 from .receiving import SlowSenders
-from .routes import catalogues, metrics, optimizer_state, pages, prometheus, pushes, runs, server, weights, workers
+from .routes import (
+    catalogues,
+    events,
+    metrics,
+    optimizer_state,
+    pages,
+    past,
+    prometheus,
+    pushes,
+    runs,
+    server,
+    weights,
+    workers,
+)
 from .waits import Waits
 
 __all__ = ["create_app"]
@@ -76,7 +89,7 @@ def create_app(replicas: Replicas | None, settings: Settings) -> FastAPI:
     app.state.waits = Waits()
     app.state.slow_senders = SlowSenders()
     # The hot routes are here too, for the methods that they do not take (405) and behind a root path.
-    app.router.routes.extend([*HOT_ROUTES, *optimizer_state.routes])
-    for module in (workers, runs, metrics, catalogues, server, prometheus, pages):
+    app.router.routes.extend([*HOT_ROUTES, *optimizer_state.routes, *past.routes, *events.routes])
+    for module in (workers, runs, past, metrics, catalogues, server, prometheus, pages):
         app.include_router(module.router, dependencies=[Depends(check_query)])
     return app

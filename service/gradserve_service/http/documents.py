@@ -13,6 +13,7 @@ from gradserve.specs import ReportName, ScheduleSpec, validation_refusal
 __all__ = [
     "AggregationCatalogue",
     "ClipCatalogue",
+    "HistoryColumns",
     "ProblemDocument",
     "PushOutcome",
     "PushWithWeights",
@@ -26,6 +27,7 @@ __all__ = [
     "SchedulePreview",
     "ServerDescription",
     "StalenessCatalogue",
+    "Statistics",
     "WeightsDocument",
     "WeightsLoaded",
     "WorkerList",
@@ -278,6 +280,55 @@ class ReportBody(BaseModel):
     version: int | None = Field(
         None, ge=0, le=2**53, strict=True, description="Of the weights they were measured at; absent: the present ones."
     )
+
+
+class HistoryColumns(Answer):
+    """Columns of one length, null where there is nothing; also `metrics/<name>`, and `gradient_norm/<tensor>`."""
+
+    version: list[int]
+    step: list[int | None] | None = None
+    loss: list[float | None] | None = None
+    lr: list[float | None] | None = Field(None, description="Before the staleness weight.")
+    gradient_norm: list[float | None] | None = None
+    update_norm: list[float | None] | None = Field(None, description="How far the weights went; null if not measured.")
+    clip_scale: list[float | None] | None = None
+    staleness: list[int | None] | None = None
+    samples: list[float | None] | None = None
+    time: list[float | None] | None = Field(None, description="Seconds since the epoch.")
+
+
+class EffectiveRates(Answer):
+    """Of all elements of the weights: what stands before the gradient after the last update."""
+
+    min: float | None
+    median: float | None
+    max: float | None
+
+
+class TensorStatistics(Answer):
+    """One tensor's gradient in the last update that was measured; null if it did not come."""
+
+    name: str
+    gradient_norm: float | None
+    gradient_max: float | None
+    zero_fraction: float | None
+    norm_ratio: float | None = Field(description="Norm over the largest tensor's norm.")
+
+
+class Statistics(Answer):
+    """What the last updates say about a run."""
+
+    step: int
+    updates: int
+    samples_seen: float | None
+    epoch: float | None
+    gradient_norm: float | None = Field(description="Moving mean over about ten updates.")
+    gradient_norm_median: float | None = Field(description="Of the last 64 updates.")
+    converged: bool | None = Field(description="The mean norm is below `tolerance`; null without one.")
+    effective_lr: EffectiveRates | None = Field(description="null for rules whose rate is the same for all elements.")
+    measured_version: int | None = Field(description="The version whose update `tensors` are of.")
+    tensors: list[TensorStatistics]
+    warnings: list[str]
 
 
 class WeightsLoaded(Answer):

@@ -18,7 +18,9 @@ from .links import add_links
 from .media import JSON
 from .parameters import NAME_PATTERN, SEQUENCE_MAX
 from .problems import MEDIA_TYPE as PROBLEM_TYPE
+from .routes.events import EVENTS, EVENTS_PATH, JOURNAL_PATH, NDJSON
 from .routes.optimizer_state import OPTIMIZER_STATE_PATH
+from .routes.past import CSV, HISTORY_PATH
 from .routes.pushes import PUSH_PATH
 from .routes.weights import WEIGHTS_PATH
 
@@ -31,7 +33,7 @@ _BODIES: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 _ANSWERS: tuple[type[BaseModel], ...] = (
     documents.ProblemDocument, documents.PushOutcome, documents.PushWithWeights, documents.WeightsDocument,
-    documents.WeightsLoaded,
+    documents.WeightsLoaded, documents.HistoryColumns,
 )  # fmt: skip
 _TENSORS = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 _DESCRIPTION = """\
@@ -95,6 +97,9 @@ def _hot_paths() -> dict[str, Any]:
         PUSH_PATH: {"put": _push_operation(), "get": _outcome_operation()},
         WEIGHTS_PATH: {"get": _pull_operation(), "head": _head_operation(), "put": _load_operation()},
         OPTIMIZER_STATE_PATH: {"get": _state_operation()},
+        HISTORY_PATH: {"get": _history_operation()},
+        EVENTS_PATH: {"get": _events_operation()},
+        JOURNAL_PATH: {"get": _journal_operation()},
     }
 
 
@@ -193,6 +198,57 @@ def _state_operation() -> dict[str, Any]:
     }
 
 
+def _history_operation() -> dict[str, Any]:
+    series = "By comma: loss, lr, …, metrics/<name>, gradient_norm/<tensor>. Without it all but the last."
+    return {
+        "tags": ["history"],
+        "summary": "Read the history",
+        "description": "One row an update: the newest 1,024 each, the past up to 65,536 rows, then thinned.",
+        "operationId": "get_history",
+        "parameters": [
+            *_run_parameters(),
+            _query("series", {"type": "string"}, series),
+            _query("since", _COUNT, "Only versions above this one."),
+            _query("max_points", {"type": "integer", "minimum": 1}, "At most so many rows, evenly spread."),
+        ],
+        "responses": {
+            "200": {
+                "description": "The columns.",
+                "content": {JSON: {"schema": _ref("HistoryColumns")}, CSV: {"schema": {"type": "string"}}},
+            }
+        },
+    }
+
+
+def _events_operation() -> dict[str, Any]:
+    return {
+        "tags": ["history"],
+        "summary": "Watch a run",
+        "description": "Server-sent events: update, worker, configure, load, report, rejection, warning, gap."
+        " `id` is the position in the journal; with `Last-Event-ID` what came after it is told first, without it only"
+        " what is new.",
+        "operationId": "watch_run",
+        "parameters": [*_run_parameters(), _header("Last-Event-ID")],
+        "responses": {"200": {"description": "Events.", "content": {EVENTS: {"schema": {"type": "string"}}}}},
+    }
+
+
+def _journal_operation() -> dict[str, Any]:
+    return {
+        "tags": ["history"],
+        "summary": "Read the journal",
+        "description": "One JSON line an entry: its header as it was hashed, and the chain's `hash` after it.",
+        "operationId": "read_journal",
+        "parameters": [
+            *_run_parameters(),
+            _query("since", _COUNT, "Only entries behind this position."),
+            _query("limit", {"type": "integer", "minimum": 1}),
+        ],
+        "responses": {"200": {"description": "Entries.", "content": {NDJSON: {"schema": {"type": "string"}}}}},
+    }
+
+
+_COUNT = {"type": "integer", "minimum": 0, "maximum": SEQUENCE_MAX}
 _DTYPE = {"type": "string", "enum": list(DTYPES), "default": "float32"}
 _PATH_SCHEMAS = {
     "run": {"type": "string", "pattern": NAME_PATTERN},

@@ -16,8 +16,9 @@ from ..store.records import CatalogueRecord, Durability
 from .recovery import State
 
 
-def run_json(run: CatalogueRecord, control: Control, durability: Durability) -> dict[str, Any]:
+def run_json(run: CatalogueRecord, state: State, durability: Durability) -> dict[str, Any]:
     """A run, as GET answers it. `lr` is the one that the next update would get, before its staleness weight."""
+    control = state.control
     lr, _ = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step, control.plateau)
     return {
         "name": run.name,
@@ -39,7 +40,7 @@ def run_json(run: CatalogueRecord, control: Control, durability: Durability) -> 
         "workers": len(control.live_workers()),
         "durability": durability,
         "created_at": run.created_at,
-        "warnings": _warnings(control),
+        "warnings": warnings_of(state),
     }
 
 
@@ -55,11 +56,12 @@ def _tensors(control: Control) -> list[dict[str, Any]]:
     return rows
 
 
-def _warnings(control: Control) -> list[str]:
-    """What is allowed and most likely not meant."""
+def warnings_of(state: State) -> list[str]:
+    """What is allowed and most likely not meant, and what the gradients have come to."""
+    control, gradients = state.control, state.arrays.history.present_warnings()
     if control.layout is None:
-        return []
-    return [
+        return gradients
+    return gradients + [
         f"groups: the pattern {pattern!r} of {group!r} matches no tensor of this run"
         for group, pattern in idle_patterns(control.spec.groups, control.layout.names)
     ]

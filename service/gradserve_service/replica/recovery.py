@@ -6,9 +6,9 @@ Both read records, check that each continues the chain held, fetch and verify it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gradserve.problems import Refused
 from gradserve.wire import Buffers, Frame, decode_frame
@@ -18,6 +18,7 @@ from ..core.blocks import RunAll, in_turn
 from ..core.control import Control
 from ..core.entries import ChainBroken, Entry, read_entry
 from ..core.gradient import Gradient, spans_between
+from ..core.history import History
 from ..core.image import DamagedImage, decode_image
 from ..core.machine import advance
 from ..store.protocols import Store
@@ -25,6 +26,7 @@ from ..store.records import CatalogueRecord, Record, SnapshotRecord
 from .threads import Threads
 
 T = TypeVar("T")
+Tell = Callable[[Mapping[str, Any], History], None]
 
 
 @dataclass(slots=True)
@@ -103,8 +105,11 @@ async def _from_snapshot(store: Store, run: CatalogueRecord, snapshot: SnapshotR
     return State(control, arrays, restored_from=snapshot.position)
 
 
-async def catch_up(store: Store, state: State, shop: Workshop, entries_a_read: int) -> None:
-    """Replay what the journal holds after the state's position. Raises `ChainBroken` or `Damaged`."""
+async def catch_up(
+    store: Store, state: State, shop: Workshop, entries_a_read: int, tell: Tell = lambda header, history: None
+) -> None:
+    """Replay what the journal holds after the state's position, and tell of each entry. Raises `ChainBroken` or
+    `Damaged`."""
     async for record in _records(store, state, entries_a_read):
         control = state.control
         entry = read_entry(control.position + 1, control.head, record.header, record.hash)
@@ -116,6 +121,7 @@ async def catch_up(store: Store, state: State, shop: Workshop, entries_a_read: i
             raise Damaged(f"the payload of entry {entry.position} is not the one that was journaled")
         await shop.apply(state.arrays, entry, frame, gradient)
         advance(control, entry)
+        tell(entry.header, state.arrays.history)
 
 
 async def _records(store: Store, state: State, limit: int) -> AsyncIterator[Record]:

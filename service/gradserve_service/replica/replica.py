@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,12 @@ from ..store.records import Head, ObjectRef
 from .budget import Budget
 from .descriptions import run_json, slots_by_tensor, worker_json
 from .heads import HeadReads
+from .past import Past
 from .published import Published, PushAnswer
 from .recovery import State, Workshop
 from .sequencer import Proposal, Sequencer
+
+T = TypeVar("T")
 
 
 class Replica:
@@ -61,6 +64,7 @@ class Replica:
         self._budget = budget
         self._new_key = new_key
         self._heads = HeadReads(store, sequencer.run.uid)
+        self.past = Past(sequencer, store, shop, self._look_at, self._fresh)
 
     @property
     def name(self) -> str:
@@ -282,11 +286,9 @@ class Replica:
 
     async def optimizer_state(self) -> tuple[Layout, NDArray[np.float32], dict[str, str]]:
         """Every slot by tensor, `<slot>/<tensor>`, as one vector behind one layout (a copy, of one moment)."""
-        proposal = self._proposal(Look(), look=slots_by_tensor)
-        await self._propose(proposal)
-        if proposal.seen is None:
+        seen = await self._look_at(slots_by_tensor)
+        if seen is None:
             raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
-        seen: tuple[Layout, NDArray[np.float32], dict[str, str]] = proposal.seen
         return seen
 
     # Settings and description
@@ -294,7 +296,7 @@ class Replica:
     async def configure(self, changes: RunChanges, idempotency_key: str | None = None) -> dict[str, Any]:
         """Change settings, in order with the gradients; answers the run as it is then."""
         await self._propose(self._proposal(Configure(changes, idempotency_key or self._new_key())))
-        return run_json(self._sequencer.run, self._control(), self._store.durability)
+        return run_json(self._sequencer.run, self._state(), self._store.durability)
 
     async def report(
         self, values: Mapping[str, float], version: int | None, idempotency_key: str | None = None
@@ -304,7 +306,7 @@ class Replica:
 
     async def describe(self) -> dict[str, Any]:
         """The run, as GET answers it."""
-        return run_json(self._sequencer.run, (await self._present()).control, self._store.durability)
+        return run_json(self._sequencer.run, await self._present(), self._store.durability)
 
     # The way through the queue
 
@@ -329,15 +331,22 @@ class Replica:
     async def _present(self) -> State:
         """The state at the head, by way of the queue: control and arrays of one position."""
         await self._propose(self._proposal(Look()))
-        state = self._sequencer.state
-        if state is None:
-            raise refuse("store-unavailable", "the server rebuilds this run from its journal: send the same again")
-        return state
+        return self._state()
 
-    def _control(self) -> Control:
+    async def _look_at(self, look: Callable[[State], T]) -> T:
+        """What the look sees of the state at the head, between two entries."""
+        proposal = self._proposal(Look(), look=look)
+        await self._propose(proposal)
+        seen: T = proposal.seen
+        return seen
+
+    def _state(self) -> State:
         if self._sequencer.state is None:
             raise refuse("store-unavailable", "the server rebuilds this run from its journal: send the same again")
-        return self._sequencer.state.control
+        return self._sequencer.state
+
+    def _control(self) -> Control:
+        return self._state().control
 
     def _known_worker(self, state: State, worker: str) -> WorkerRow:
         if worker not in state.control.workers:

@@ -36,6 +36,7 @@ from ..store.records import (
     ObjectsMissing,
     Record,
 )
+from .events import Feed
 from .published import Published
 from .recovery import Damaged, State, Workshop, catch_up, restore
 from .snapshots import Retain, freeze, write_snapshot
@@ -80,6 +81,7 @@ class Sequencer:
         self.run = run
         self.published: Published | None = None
         self.state: State | None = None
+        self.feed = Feed()
         self.gone: Rejection | None = None  # the run is no more: every later request hears this
         self._store = store
         self._shop = shop
@@ -136,6 +138,7 @@ class Sequencer:
     async def stop(self, why: Rejection) -> None:
         """End the task. What is still queued, and whoever still holds this run, hears why."""
         self.gone = self.gone or why
+        self.feed.end()
         tasks = [task for task in (self._task, self._snapshot) if task is not None]
         for task in tasks:
             task.cancel()
@@ -269,6 +272,7 @@ class Sequencer:
         self._in_doubt = True
         if head.position <= state.control.position:
             self.state = None
+            self.feed.end()
         return False
 
     async def _present_state(self) -> State:
@@ -277,12 +281,14 @@ class Sequencer:
             return self.state
         if self.state is not None:
             try:
-                await catch_up(self._store, self.state, self._shop, self._limits.catch_up_entries)
+                await catch_up(self._store, self.state, self._shop, self._limits.catch_up_entries, self.feed.tell)
             except ChainBroken as error:
                 log.warning("history_differs", run=self.run.name, reason=str(error))
+                self.feed.end()
                 self.state = None
         state = self.state or await self._restored()
         self.state, self._in_doubt = state, False
+        self.feed.skip_to(state.control.position)
         self._publish(state, state.control.position, state.control.head)
         return state
 
@@ -316,6 +322,10 @@ class Sequencer:
                 await self._shop.apply(state.arrays, verdict.entry, proposal.frame, proposal.gradient)
                 proposal.timings["apply"] = perf_counter() - started
                 self._publish(state, verdict.entry.position, verdict.entry.hash)
+                self.feed.tell(verdict.entry.header, state.arrays.history)
+            elif isinstance(verdict, Rejection):
+                worker = getattr(proposal.request, "worker", None)
+                self.feed.tell_rejection(worker, verdict, int(self._clock() * 1000))
             if proposal.look is not None:
                 verdict = await self._looked(state, proposal, verdict)
             if not proposal.answer.done():
@@ -384,6 +394,7 @@ class Sequencer:
     def vanished(self, deleted: bool) -> Rejection:
         """The store holds nothing of this run: what that means for whoever asks."""
         self.state = self.published = None
+        self.feed.end()
         if deleted:
             self.gone = Rejection("run-deleted", f"run '{self.run.name}' was deleted")
             return self.gone

@@ -47,3 +47,9 @@ class Adagrad(specs.Adagrad, Rule):
         x = add(h, inside, u) if self.eps_in_sqrt else h
         add(sqrt(x, u), outside, u)
         multiply(divide(g, u, u), gain, u)
+
+    def element_rates(self, t: int, lr: float, s: Sequence[Array]) -> Array | None:
+        """lr' / (sqrt(h) + eps), or lr' / sqrt(h + eps): it never rises while lr' does not."""
+        (h,) = s
+        gain = lr / (1.0 + self.lr_decay * (t - 1))
+        return divide(gain, sqrt(h + self.eps) if self.eps_in_sqrt else sqrt(h) + self.eps)

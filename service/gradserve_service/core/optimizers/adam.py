@@ -65,6 +65,12 @@ class _AdaptiveMoments(Rule):
         add(sqrt(x, u), eps, u)
         multiply(divide(m, u, u), gain, u)
 
+    def element_rates(self, t: int, lr: float, s: Sequence[Array]) -> Array | None:
+        """lr / (sqrt(v / (1 - β2^t) + eps_root) + eps), with the largest second moment for v where that is the rule."""
+        c2 = 1.0 - integer_power(self.beta2, t) if self.bias_correction else 1.0
+        x = s[-1] if self.amsgrad and self.amsgrad_corrected else s[-1] / c2
+        return divide(lr, sqrt(x + self.eps_root) + (self.eps / math.sqrt(c2) if self.eps_hat else self.eps))
+
 
 class Adam(specs.Adam, _AdaptiveMoments):
     """Adaptive moments with bias correction.

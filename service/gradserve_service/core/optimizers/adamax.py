@@ -54,3 +54,7 @@ class Adamax(specs.Adamax, Rule):
         maximum(multiply(n, beta2, n), u, out=n)
         divide(m, add(n, after, u), u)
         multiply(u, gain, u)
+
+    def element_rates(self, t: int, lr: float, s: Sequence[Array]) -> Array | None:
+        """lr / n, or lr / (n + eps)."""
+        return divide(lr, s[1] if self.eps_in_max else s[1] + self.eps)

@@ -75,3 +75,7 @@ class Nadam(specs.Nadam, Rule):
         add(u, multiply(m, of_m, a[0]), u)
         add(sqrt(v, a[0]), eps, a[0])
         divide(u, a[0], u)
+
+    def element_rates(self, t: int, lr: float, s: Sequence[Array]) -> Array | None:
+        """lr / (sqrt(v / (1 - β2^t)) + eps)."""
+        return divide(lr, sqrt(s[1] / (1.0 - integer_power(self.beta2, t))) + self.eps)

@@ -73,3 +73,11 @@ class RmsProp(specs.RmsProp, Rule):
             keep_and_add(b, mu, u)
             add(u, multiply(b, mu, a[0]), u) if self.nesterov else copyto(u, b)
         multiply(u, after, u)
+
+    def element_rates(self, t: int, lr: float, s: Sequence[Array]) -> Array | None:
+        """lr / (sqrt(x) + eps), or lr / sqrt(x + eps)."""
+        correction = 1.0 - integer_power(self.alpha, t) if self.bias_correction else 1.0
+        x = s[0] / correction
+        if self.centered:
+            x = maximum(x - (s[1] / correction) ** 2, 0.0)
+        return divide(lr, sqrt(x + self.eps) if self.eps_in_sqrt else sqrt(x) + self.eps)

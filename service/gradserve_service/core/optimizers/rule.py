@@ -83,6 +83,13 @@ class Rule(ABC):
         `c` are `scalars` in the arrays' dtype; `g` (gradient) and `w` (weights) are only read; `a` are scratch blocks.
         """
 
+    def element_rates(self, t: int, lr: float, s: Sequence[Array]) -> Array | None:
+        """What stands before each element's gradient (or mean gradient) after update `t`, from the whole slots `s`.
+
+        None for a rule whose rate is the same for all elements. A new array; for people, never for an update.
+        """
+        return None
+
     def with_momentum(self, momentum: float) -> Self:
         """This rule for an update whose schedule gives the momentum."""
         return self.model_copy(update={self.momentum_field: momentum}) if self.momentum_field else self

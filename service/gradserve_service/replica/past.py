@@ -1,0 +1,157 @@
+"""What a run has done, for those who look: its history, its statistics, its journal, and its events as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from gradserve.problems import Refused
+
+from ..core.history import History
+from ..core.series import Columns, select
+from ..store.protocols import RunAbsent, Store, StoreUnavailable
+from ..store.records import Head, Record
+from .events import Event, Feed, events_of
+from .recovery import State, Workshop
+from .sequencer import Sequencer
+from .statistics import statistics_json
+
+__all__ = ["Past"]
+
+T = TypeVar("T")
+RECORDS_A_READ: Final = 64  # with their payloads they come from the store: 4 MiB at most
+HEARTBEAT_SECONDS: Final = 15.0  # proxies cut streams that are silent for longer
+FOLLOW_SECONDS: Final = 60.0  # then the wait for other servers' entries is made again
+
+
+class LookAt(Protocol):
+    """Look at the run's state at the present head."""
+
+    def __call__(self, look: Callable[[State], T], /) -> Awaitable[T]: ...
+
+
+class Past:
+    """The reading half of one run on this server."""
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        store: Store,
+        shop: Workshop,
+        look_at: LookAt,
+        fresh: Callable[[], Awaitable[Head]],
+    ) -> None:
+        self._sequencer = sequencer
+        self._store = store
+        self._shop = shop
+        self._look_at = look_at
+        self._fresh = fresh
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def _uid(self) -> str:
+        return self._sequencer.run.uid
+
+    @property
+    def _feed(self) -> Feed:
+        return self._sequencer.feed
+
+    async def history(self, series: Sequence[str] | None, since: int, max_points: int | None) -> Columns:
+        """Columns of what every update did. Raises `Refused` (validation-error) for a series that is not there."""
+        history, tensors = await self._look_at(_frozen_history)
+        values = history.nbytes // 8  # beside the event loop where there are many of them
+        return await self._shop.run(values, lambda _: select(history, tensors, series, since, max_points))
+
+    async def statistics(self, tolerance: float | None) -> dict[str, Any]:
+        """What the last updates did, by tensor, and the rates that the optimizer arrives at."""
+        return await self._look_at(lambda state: statistics_json(state, tolerance))
+
+    async def journal(self, since: int, limit: int | None) -> AsyncGenerator[Record]:
+        """The entries behind a position that are kept, up to the present head, `limit` at most."""
+        head = await self._fresh()
+        return self._records(since, head.position, limit)
+
+    async def _records(self, after: int, last: int, limit: int | None = None) -> AsyncGenerator[Record]:
+        left = last if limit is None else limit
+        while after < last and left:
+            records = await self._store.read(self._uid, after=after, limit=min(RECORDS_A_READ, left))
+            for record in records:
+                if record.position > last:
+                    return
+                yield record
+            if not records:
+                return
+            after, left = records[-1].position, left - len(records)
+
+    # Events
+
+    async def events(self, after: int | None) -> AsyncGenerator[Event | None]:
+        """The events of every entry behind a position (None: from now on), as they come; None is a heartbeat.
+
+        Ends when the run goes, or when the store lost what was told: who comes again sees the history as it is then.
+        """
+        head = await self._fresh()
+        return self._events(head.position if after is None else min(after, head.position))
+
+    async def _events(self, after: int) -> AsyncGenerator[Event | None]:
+        feed = self._feed
+        feed.open()
+        life = feed.life
+        try:
+            self._follow()
+            number: int | None = None
+            while feed.life == life:
+                if number is None and (number := feed.number_behind(after)) is None:
+                    async for event in self._from_journal(after, feed.position):
+                        after = max(after, event.position or 0)
+                        yield event
+                    continue
+                events = feed.events_from(number)
+                if events is None:  # this reader was slow
+                    number = None
+                    continue
+                for event in events:
+                    number += 1
+                    after = max(after, event.position or 0)
+                    yield event
+                if not events and not await feed.arrival(number, HEARTBEAT_SECONDS):
+                    yield None
+        finally:
+            feed.close()
+            if not feed.readers and self._following is not None:
+                self._following.cancel()
+
+    async def _from_journal(self, after: int, last: int) -> AsyncGenerator[Event]:
+        """The events of entries that are not in the ring. Where the journal was trimmed, the first says from where."""
+        state = self._sequencer.state
+        history = None if state is None else state.arrays.history
+        reached = after
+        async for record in self._records(after, last):
+            if record.position > reached + 1:
+                yield Event(None, "gap", {"position": reached, "kept_from": record.position, "kept_to": last})
+            reached = record.position
+            for event in events_of(json.loads(record.header), history):
+                yield event
+        if reached < last:
+            yield Event(last, "gap", {"position": reached, "kept_from": last + 1, "kept_to": last})
+
+    def _follow(self) -> None:
+        if self._following is None or self._following.done():
+            self._following = asyncio.create_task(self._follow_others(), name=f"events of {self._sequencer.run.name}")
+
+    async def _follow_others(self) -> None:
+        """Apply what other servers append while somebody watches here."""
+        try:
+            while self._feed.readers:
+                if await self._store.wait(self._uid, after=self._feed.position, seconds=FOLLOW_SECONDS):
+                    await self._fresh()
+        except (Refused, StoreUnavailable, RunAbsent):
+            self._feed.end()
+
+
+def _frozen_history(state: State) -> tuple[History, tuple[str, ...]]:
+    """The history as it is now, and the names of the tensors that it speaks of."""
+    layout = state.arrays.layout
+    return state.arrays.history.frozen(), () if layout is None else layout.names

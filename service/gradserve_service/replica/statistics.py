@@ -1,0 +1,88 @@
+"""What the latest updates say about a run, computed when somebody asks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+
+from ..core.history import History
+from ..core.optimizers import Rule
+from .descriptions import warnings_of
+from .recovery import State
+
+__all__ = ["statistics_json"]
+
+NORM_KEEP: Final = 0.9  # of the moving mean of the gradient's norm: about the last ten updates
+
+
+def statistics_json(state: State, tolerance: float | None) -> dict[str, Any]:
+    """The answer of GET …/statistics. `converged`: the moving mean of the gradient's norm is below the tolerance."""
+    control, history = state.control, state.arrays.history
+    norm = _moving_norm(history)
+    converged = None if tolerance is None or norm is None else norm < tolerance
+    return {
+        "step": control.step,
+        "updates": history.updates,
+        "samples_seen": None,
+        "epoch": None,
+        "gradient_norm": norm,
+        "gradient_norm_median": _finite(history.median_norm()),
+        "converged": converged,
+        "effective_lr": _effective_lr(state),
+        "measured_version": None if history.measured is None else history.measured_at,
+        "tensors": _tensors(state),
+        "warnings": warnings_of(state),
+    }
+
+
+def _moving_norm(history: History) -> float | None:
+    """Σ 0.9^i norm_i / Σ 0.9^i, i = 0 for the last update."""
+    norms = history.column("gradient_norm")[-256:][::-1]
+    if not norms.size:
+        return None
+    shares = NORM_KEEP ** np.arange(norms.size)
+    return float((shares * norms).sum() / shares.sum())
+
+
+def _effective_lr(state: State) -> dict[str, float | None] | None:
+    """The rate that each element's gradient got in the last update, for rules that have one an element."""
+    arrays, rates = state.arrays, state.arrays.history.column("lr")
+    if not rates.size or arrays.step < 1:
+        return None
+    rule: Rule = arrays.rule
+    with np.errstate(all="ignore"):
+        found = rule.element_rates(arrays.step, float(rates[-1]), [arrays.slots[slot.name] for slot in rule.slots])
+        if found is None or not found.size:
+            return None
+        least, most = float(found.min()), float(found.max())
+        median = float(np.median(found, overwrite_input=True))
+    return {"min": _finite(least), "median": _finite(median), "max": _finite(most)}
+
+
+def _tensors(state: State) -> list[dict[str, Any]]:
+    arrays, measured = state.arrays, state.arrays.history.measured
+    if arrays.layout is None or measured is None:
+        return []
+    largest = float(np.fmax.reduce(measured.norm, initial=0.0))
+    return [
+        {
+            "name": name,
+            "gradient_norm": _finite(norm),
+            "gradient_max": _finite(most),
+            "zero_fraction": _finite(zeros),
+            "norm_ratio": _finite(norm / largest) if largest else None,
+        }
+        for name, norm, most, zeros in zip(
+            arrays.layout.names,
+            measured.norm.tolist(),
+            measured.largest.tolist(),
+            measured.zeros.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,140 @@
+"""The past of a run on several servers: the same columns everywhere, and events of what others do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradserve.specs import PushFields, RunSpec
+from gradserve_service.replica import events as told
+from gradserve_service.replica.events import Event
+from replica.runs import a_run, gradient, push, server
+
+CLIPPED = RunSpec.model_validate(
+    {"optimizer": {"name": "adam", "lr": 0.1}, "clip": [{"name": "global_norm", "max_norm": 1.0}]}
+)
+
+
+async def columns(run: Any) -> dict[str, bytes]:
+    """Every column of the history and the norms of the tensor, as bytes."""
+    all_of_it = await run.past.history(None, -1, None)
+    norms = await run.past.history(["gradient_norm/w"], -1, None)
+    return {name: column.tobytes() for name, column in [*all_of_it.items(), ("norms", norms["gradient_norm/w"])]}
+
+
+async def some(events: AsyncIterator[Event | None], count: int) -> list[Event]:
+    """The next events, without heartbeats."""
+    found: list[Event] = []
+    async with asyncio.timeout(30):
+        while len(found) < count:
+            event = await anext(events)
+            if event is not None:
+                found.append(event)
+    return found
+
+
+@pytest.mark.parametrize("size", [4, 70_000])
+async def test_the_history_is_the_same_after_a_kill_and_a_snapshot(store_url: str, size: int) -> None:
+    """By replay of the journal, and from an image and what came after it: bit for bit."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas, size, CLIPPED)
+        for sequence in range(1, 13):
+            await push(run, sequence, size=size, loss=1 / sequence, samples=sequence)
+        await run.report({"accuracy": 0.5}, 7)
+        before = await columns(run)
+    async with server(store_url) as replicas:
+        again = await replicas.open("run")
+        assert await columns(again) == before
+        await replicas.drain()
+    async with server(store_url) as replicas:
+        again = await replicas.open("run")
+        assert await columns(again) == before
+        await push(again, 13, size=size)
+        assert (await columns(again)).keys() == before.keys()
+        assert (await again.past.statistics(None))["updates"] == 13
+
+
+async def test_events_tell_what_another_server_did(redis_url: str) -> None:
+    """A stream on a server that takes no push itself: woken by the store, not by a clock."""
+    async with server(redis_url) as one, server(redis_url) as other:
+        run = await a_run(one)
+        watched = await other.open("run")
+        async with aclosing(await watched.past.events(None)) as events:
+            waiting = asyncio.create_task(some(events, 3))
+            await asyncio.sleep(0)
+            for sequence in range(1, 4):
+                await push(run, sequence)
+            found = await waiting
+    assert [(event.position, event.kind) for event in found] == [(2, "update"), (3, "update"), (4, "update")]
+    assert all(event.fields["gradient_norm"] > 0 for event in found)
+
+
+async def test_a_slow_reader_goes_on_with_the_journal(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ring holds few events, whoever reads; what fell out of it is read again, and nothing is told twice."""
+    monkeypatch.setattr(told, "EVENTS_KEPT", 4)
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        async with aclosing(await run.past.events(None)) as events:
+            await push(run, 1)
+            found = await some(events, 1)
+            for sequence in range(2, 31):
+                await push(run, sequence)
+            assert len(run.past._feed._ring) == 4
+            found += await some(events, 29)
+    assert [event.position for event in found] == list(range(2, 32))
+
+
+async def test_a_trimmed_range_is_told_as_a_gap(store_url: str) -> None:
+    """Which positions there still are; then they are told."""
+    async with server(store_url, snapshot_journal_bytes_min=2_000) as replicas:
+        run = await a_run(replicas)
+        for sequence in range(1, 61):
+            await push(run, sequence)
+        await replicas.drain()
+    async with server(store_url) as replicas:
+        run = await replicas.open("run")
+        async with aclosing(await run.past.events(1)) as events:
+            gap, first = await some(events, 2)
+    assert gap.kind == "gap"
+    assert gap.fields["kept_from"] == first.position
+    assert first.position is not None
+    assert first.position > 2
+
+
+async def test_nothing_is_kept_while_nobody_watches(store_url: str) -> None:
+    """No event of a run without readers takes memory; one that had some forgets them."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+        assert not run.past._feed._ring
+        async with aclosing(await run.past.events(0)) as events:
+            await some(events, 2)
+            await push(run, 2)
+            await some(events, 1)
+        assert not run.past._feed._ring
+        assert run.past._feed.readers == 0
+
+
+async def test_an_exploding_gradient_is_a_warning_event(store_url: str) -> None:
+    """A norm a thousand times its running median, told before the update that it belongs to."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        for sequence in range(1, 11):
+            await push(run, sequence)
+        async with aclosing(await run.past.events(None)) as events:
+            await run.push("w0", 11, huge(gradient(1)), PushFields())
+            warning, update = await some(events, 2)
+        assert (warning.kind, warning.fields["warning"], update.kind) == ("warning", "exploding", "update")
+        assert (await run.describe())["warnings"] == [warning.fields["text"]]
+
+
+def huge(frame: Any) -> Any:
+    """The same gradient, a million times as large."""
+    from replica.runs import tensor
+
+    return tensor(frame.vector().astype(np.float64) * 1e6)
