@@ -13,6 +13,7 @@ from gradserve_service.compare.comparison import Row, compare, every_optimizer, 
 from gradserve_service.compare.in_memory import InMemoryRun, Refusal
 from gradserve_service.compare.picture import spread
 from gradserve_service.compare.trial import HIDDEN, Problem, Trial, train
+from gradserve_service.core.optimizers import rule_for
 from gradserve_service.demo.digits import CLASSES, PIXELS
 from gradserve_service.demo.mlp import initial_parameters, loss_and_gradients
 
@@ -51,7 +52,7 @@ def test_every_optimizer_trains_and_its_memory_is_that_of_its_slots(problem, nam
     trained = train(problem, optimizer_called(name))
     assert not trained.diverged
     assert trained.curve[-1][1] < trained.curve[0][1]
-    assert trained.bytes_a_parameter >= 4
+    assert trained.bytes_a_parameter == 4 * (1 + len(rule_for(optimizer_called(name)).slots))
     assert trained.microseconds > 0
 
 

@@ -79,8 +79,9 @@ class InMemoryRun:
 
     @property
     def bytes_a_parameter(self) -> float:
-        """Weights and slots."""
-        return self._arrays.state_bytes / self.layout.parameters
+        """Weights and slots: the rule's own share of what a run holds."""
+        vectors = [self._arrays.weights, *self._arrays.slots.values()]
+        return sum(vector.nbytes for vector in vectors if vector is not None) / self.layout.parameters
 
     def _appended(self, request: Request) -> Entry:
         verdict = decide(self._control, request, 0)
