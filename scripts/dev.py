@@ -31,6 +31,10 @@ OLDEST = (3, 11)
 USE_EXTRAS = "service,demo"  # what `demo` needs
 ALL_EXTRAS = "dev"  # includes the two above
 NO_PIP_EXIT = 2
+CUDA_COMES = (
+    "  this torch brings CUDA, several GB. A CPU build is enough: to have it instead, interrupt, show pip one "
+    "(PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL), and try again"
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -208,12 +212,16 @@ def pip_install(extras: str) -> int:
     began = time.monotonic()
     words = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-e", f"{ROOT}[{extras}]"]
     lines: list[str] = []
+    cuda = False
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
             lines.append(line)
             if line.startswith("Collecting "):
                 say(f"  {line.split(' (from')[0].strip()}")
+                if line.startswith("Collecting nvidia-") and not cuda:
+                    cuda = True
+                    say(CUDA_COMES)
             elif line.startswith("Installing collected packages"):
                 say(f"  unpacking {line.count(',') + 1} packages")
     if pip.returncode:

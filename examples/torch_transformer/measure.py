@@ -39,7 +39,8 @@ def measure(steps, every):
     local = finish(start("train_local.py", steps, every))
     with tempfile.TemporaryDirectory() as place:
         words = [sys.executable, "-m", "gradserve_service", "serve", "--json", "--port", "0"]
-        server = subprocess.Popen([*words, "--store", f"sqlite:///{place}/store.db"], stdout=subprocess.PIPE, text=True)
+        words += ["--store", f"sqlite:///{place}/store.db"]
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             url = json.loads(server.stdout.readline())["url"]
             share = [

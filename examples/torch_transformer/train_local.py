@@ -84,7 +84,7 @@ def held_out_loss():
 torch.set_num_threads(1)  # one process, one core
 torch.manual_seed(0)
 model = Transformer()
-optimizer = torch.optim.AdamW(model.named_parameters(), lr=3e-3)
+optimizer = torch.optim.AdamW(model.named_parameters(), lr=1e-3)
 batches = torch.Generator().manual_seed(1 + rank)  # each process has batches of its own
 
 

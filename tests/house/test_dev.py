@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 STAND_IN = """#!/bin/sh
 case "$*" in
-    *"-m pip install "*) echo "Collecting numpy>=2.0 (from gradserve)"; echo "install: $*" >> "{log}" ;;
+    *"-m pip install "*)
+        echo "Collecting numpy>=2.0 (from gradserve)"
+        [ -z "$CUDA" ] || printf "Collecting nvidia-%s\\n" cublas cudnn; echo "install: $*" >> "{log}" ;;
     *"-m pytest "*) echo "1 passed"; echo "run: $*" >> "{log}"; exit 3 ;;
 esac
 exit 0
@@ -70,6 +72,14 @@ def dev(clone, *words, environment=None, cwd=None):
 
 def asked(log, kind):
     return [line for line in log.read_text().splitlines() if line.startswith(kind)]
+
+
+def test_a_torch_that_brings_gigabytes_is_announced(clone, calls):
+    """While they come, once, with the way to a smaller one."""
+    assert "several GB" not in dev(clone, "setup").stderr
+    (clone / ".venv" / "gradserve-installed").unlink()
+    again = dev(clone, "setup", environment={"CUDA": "1"})
+    assert again.stderr.count("this torch brings CUDA, several GB") == 1
 
 
 def test_the_second_time_nothing_is_installed(clone, calls):
