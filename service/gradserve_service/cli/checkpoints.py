@@ -79,7 +79,11 @@ def restore(
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
-    print_json(facts) if as_json else print_facts(facts)
+    if as_json:
+        print_json(facts)
+        return
+    created = {"created_at": moment(facts["created_at"])} if "created_at" in facts else {}
+    print_facts(facts | created)
 
 
 def _print_checkpoints(found: list[dict[str, Any]], as_json: bool) -> None:
