@@ -51,6 +51,7 @@ class RealRedis:
         self.socket = self.directory / "redis.sock"
         self.port = _free_port()
         self.settings = {"appendonly": "no", "save": "", "maxmemory-policy": "noeviction"} | settings
+        self.environment: dict[str, str] | None = None  # None: ours
         self._child: subprocess.Popen[bytes] | None = None
         self._known = False  # somebody may have been told the port
 
@@ -81,7 +82,7 @@ class RealRedis:
             "logfile": str(self.directory / "redis.log"),
         }
         arguments = [word for name, value in (fixed | self.settings).items() for word in (f"--{name}", value)]
-        self._child = subprocess.Popen([redis_binary(), *arguments], stdout=subprocess.DEVNULL)
+        self._child = subprocess.Popen([redis_binary(), *arguments], stdout=subprocess.DEVNULL, env=self.environment)
         deadline = time.monotonic() + START_SECONDS
         while self._ping() != b"+PONG\r\n":
             if self._child.poll() is not None or time.monotonic() > deadline:

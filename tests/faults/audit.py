@@ -11,12 +11,13 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import redis
 
 from faults.gradients import first_weights, framed, gradient, layout_of
 from gradserve.specs import RunSpec
@@ -31,8 +32,10 @@ from gradserve_service.core.update import apply_update
 from gradserve_service.replica.recovery import payload_of
 from gradserve_service.store import Store, open_store
 from gradserve_service.store.records import CatalogueRecord, Record
+from gradserve_service.store.redis_keys import object_of_chunk
 
 ACCEPTED = ("applied", "duplicate")
+TOLD = ("rewound", "told")
 COMPLAINTS_SHOWN = 10
 
 
@@ -48,6 +51,7 @@ class Plan:
     folder: str  # of worker-<index>.jsonl
     served: str
     trimmed: bool = False  # the journal no longer reaches back to the beginning
+    rewinds: bool = False  # the store lost acknowledged pushes: each must have been told to its worker
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -60,11 +64,13 @@ class Findings:
     acknowledged: int = 0
     in_journal: int = 0
     lost: int = 0
+    untold: int = 0  # of the lost: their workers never heard of it
     doubled: int = 0
     duplicates: int = 0
     rewound: int = 0
     version: int = -1
     trimmed_entries: int = 0
+    orphans: int = 0  # payloads and images for ever in the store that nothing names
     complaints: list[str] = field(default_factory=list)
 
     def expect(self, holds: bool, complaint: str) -> None:
@@ -86,15 +92,36 @@ async def audit(plan: Plan) -> Findings:
         findings.trimmed_entries = records[0].position - 1
         findings.expect(plan.trimmed or records[0].position == 1, "the journal does not begin at its beginning")
         entries = await chain(store, run, records)
-        check_promises(told, entries, findings)
-        arrays = from_promises(plan, run, told, findings)
-        findings.version = arrays.version
-        check_served(plan, arrays, findings, "a replay of what the workers were told")
+        check_promises(told, entries, findings, rewinds=plan.rewinds)
+        if not plan.rewinds:
+            arrays = from_promises(plan, run, told, findings)
+            findings.version = arrays.version
+            check_served(plan, arrays, findings, "a replay of what the workers were told")
         if records[0].position == 1:
-            check_served(plan, await from_journal(store, run, records), findings, "a replay of the journal")
+            arrays = await from_journal(store, run, records)
+            findings.version = arrays.version
+            check_served(plan, arrays, findings, "a replay of the journal")
+        named = {record.object.id for record in records if record.object is not None}
+        named |= {snapshot.object.id for snapshot in await store.snapshots(run.uid)}
+        findings.orphans = orphans(plan.store, run.uid, named)
+        findings.expect(findings.orphans == 0, f"{findings.orphans} objects stay in the store for ever, unnamed")
     finally:
         await store.close()
     return findings
+
+
+def orphans(url: str, uid: str, named: set[str]) -> int:
+    """Objects of the run in Redis that nothing names and that will not vanish by themselves. (SQLite's are files, and
+    swept at every start.)"""
+    if not url.startswith(("redis://", "unix://")):
+        return 0
+    with redis.Redis.from_url(url) as link:
+        kept = {
+            object_of_chunk(key)
+            for key in link.scan_iter(f"gradserve:{{{uid}}}:object:*".encode(), count=1_000)
+            if link.ttl(key) == -1
+        }
+    return len(kept - named)
 
 
 def acknowledgements(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -129,8 +156,9 @@ async def chain(store: Store, run: CatalogueRecord, records: list[Record]) -> li
     return entries
 
 
-def check_promises(told: list[dict[str, Any]], entries: list[Entry], findings: Findings) -> None:
-    """Each acknowledged push is in the journal exactly once, and nothing else is."""
+def check_promises(told: list[dict[str, Any]], entries: list[Entry], findings: Findings, *, rewinds: bool) -> None:
+    """Each acknowledged push is in the journal exactly once, and nothing else is. With `rewinds`: or its worker was
+    told later that its history is gone; and what was under way at that moment may be in the journal."""
     pushes = [entry for entry in entries if entry.kind == "push"]
     accepted = [push for push in told if push["outcome"] in ACCEPTED]
     digests = Counter(entry.header["digest"] for entry in pushes)
@@ -143,15 +171,29 @@ def check_promises(told: list[dict[str, Any]], entries: list[Entry], findings: F
     findings.expect(findings.doubled == 0, "a gradient is in the journal twice")
     if findings.trimmed_entries == 0:
         findings.lost = sum(push["digest"] not in digests for push in accepted)
-        findings.expect(findings.lost == 0, f"{findings.lost} acknowledged pushes are not in the journal")
+        findings.untold = len(list(never_told(told, digests)))
+        findings.expect(findings.untold == 0, f"{findings.untold} lost pushes were not told to their workers")
+        findings.expect(rewinds or findings.lost == 0, f"{findings.lost} acknowledged pushes are not in the journal")
     for entry in pushes:
         header, push = entry.header, versions.get(entry.header["digest"])
         if push is None:
-            findings.expect(False, f"push {header['sequence']} of {header['worker']} is in the journal, unacknowledged")
+            findings.expect(
+                rewinds, f"push {header['sequence']} of {header['worker']} is in the journal, unacknowledged"
+            )
             continue
         came = (f"w{push['worker']}", push["sequence"], str(push["number"]))
         kept = (header["worker"], header["sequence"], header["cursor"])
         findings.expect(came == kept, f"worker, sequence, cursor: told {came}, the journal has {kept}")
+
+
+def never_told(told: list[dict[str, Any]], kept: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Accepted pushes that are not in the journal, and after which their worker heard of no rewound history."""
+    heard: set[int] = set()  # workers, from the end of each log
+    for push in reversed(told):
+        if push["outcome"] in TOLD:
+            heard.add(push["worker"])
+        elif push["outcome"] in ACCEPTED and push["digest"] not in kept and push["worker"] not in heard:
+            yield push
 
 
 def from_promises(plan: Plan, run: CatalogueRecord, told: list[dict[str, Any]], findings: Findings) -> Arrays:

@@ -35,17 +35,20 @@ class Member:
 class Crew:
     """All workers of one run. `count` is the number of acknowledged pushes that the parent has heard of."""
 
-    def __init__(self, url: str, run: str, folder: Path, *, workers: int, parameters: int, seed: int) -> None:
-        self.members = [self._member(url, run, folder, index, parameters, seed) for index in range(workers)]
+    def __init__(
+        self, url: str, run: str, folder: Path, *, workers: int, parameters: int, seed: int, rewinds: bool = False
+    ) -> None:
+        more = ["rewinds"] if rewinds else []
+        self.members = [self._member(url, run, folder, index, parameters, seed, more) for index in range(workers)]
         self._selector = selectors.DefaultSelector()
         for member in self.members:
             assert member.popen.stdout is not None
             self._selector.register(member.popen.stdout, selectors.EVENT_READ, member)
 
     @staticmethod
-    def _member(url: str, run: str, folder: Path, index: int, parameters: int, seed: int) -> Member:
+    def _member(url: str, run: str, folder: Path, index: int, parameters: int, seed: int, more: list[str]) -> Member:
         kept, errors = folder / f"worker-{index}.jsonl", folder / f"worker-{index}.log"
-        words = [url, run, str(index), str(parameters), str(seed), str(kept)]
+        words = [url, run, str(index), str(parameters), str(seed), str(kept), *more]
         with errors.open("wb") as stderr:
             popen = start(
                 [sys.executable, "-m", "faults.worker", *words],

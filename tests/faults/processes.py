@@ -108,6 +108,8 @@ class Server:
     port: int = field(default_factory=a_free_port)
     lives: int = 0
     popen: subprocess.Popen[bytes] | None = None
+    paused: bool = False
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # a pause ends in a thread of its own
 
     @property
     def url(self) -> str:
@@ -115,6 +117,10 @@ class Server:
 
     def start(self) -> Server:
         """Start it, and return when it says that it serves."""
+        return self.launch().await_service()
+
+    def launch(self) -> Server:
+        """Start it, without waiting. (From the main thread: a child dies with the thread that started it.)"""
         assert self.popen is None
         self.lives += 1
         flags = {"port": str(self.port), "store": self.store, "durability": self.durability, **self.settings}
@@ -125,6 +131,12 @@ class Server:
         assert self.popen.stderr is not None
         assert self.popen.stdout is not None
         self.log.follow(self.popen.stderr)
+        return self
+
+    def await_service(self) -> Server:
+        """Return when it says that it serves."""
+        assert self.popen is not None
+        assert self.popen.stdout is not None
         line = self.popen.stdout.readline()
         assert line, f"the server ended with {self.popen.wait()} before it served:\n{self.log.end()}"
         assert json.loads(line)["url"] == self.url
@@ -132,11 +144,26 @@ class Server:
 
     def kill(self) -> None:
         """kill -9, in the middle of whatever it does."""
-        assert self.popen is not None
-        code = self.popen.poll()
-        assert code is None, f"the server ended by itself with {code}:\n{self.log.end()}"
-        kill(self.popen)
-        self.popen = None
+        with self._lock:
+            assert self.popen is not None
+            code = self.popen.poll()
+            assert code is None, f"the server ended by itself with {code}:\n{self.log.end()}"
+            kill(self.popen)
+            self.popen, self.paused = None, False
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers, and what it was about to do waits."""
+        with self._lock:
+            assert self.popen is not None
+            os.killpg(self.popen.pid, signal.SIGSTOP)
+            self.paused = True
+
+    def resume(self) -> None:
+        """SIGCONT, unless it was killed meanwhile."""
+        with self._lock:
+            if self.popen is not None and self.paused:
+                os.killpg(self.popen.pid, signal.SIGCONT)
+            self.paused = False
 
     def terminate(self) -> int:
         """SIGTERM to the server, as a supervisor sends it; its exit code."""
@@ -170,9 +197,10 @@ class Server:
 
     def end(self) -> None:
         """End it if it runs."""
-        if self.popen is not None:
-            kill(self.popen)
-            self.popen = None
+        with self._lock:
+            if self.popen is not None:
+                kill(self.popen)
+                self.popen, self.paused = None, False
 
 
 @dataclass(frozen=True)

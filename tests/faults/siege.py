@@ -61,11 +61,10 @@ class Siege:
             assert answer.status == 200, answer.body
             (self.folder / f"{name}.safetensors").write_bytes(answer.body)
 
-    def audit(self, *, trimmed: bool = False) -> Findings:
+    def audit(self, *, trimmed: bool = False, rewinds: bool = False) -> Findings:
         """Let a fresh process audit the store; the server does not run (SQLite has one owner)."""
-        plan = Plan(
-            self.store, self.run, self.seed, self.workers, self.parameters, str(self.folder), str(self.folder), trimmed
-        )
+        folder = str(self.folder)
+        plan = Plan(self.store, self.run, self.seed, self.workers, self.parameters, folder, folder, trimmed, rewinds)
         words = [sys.executable, "-m", "faults.audit", plan.to_json()]
         done = subprocess.run(
             words, capture_output=True, text=True, env=environment(), check=False, timeout=AUDIT_SECONDS_MAX
