@@ -132,6 +132,7 @@ def test_a_history_comes_back_from_its_image_and_goes_on_the_same() -> None:
             one.add_measurement(version, ("a", "b"), measured(1.0, 2.0))
             one.add_report(version, {"loss": 0.25, "accuracy": 1.0})
     assert again.to_json() == history.to_json()
+    assert again.median == history.median == 1.0
     for (name, table), (again_name, again_table) in zip(history.vectors(), again.vectors(), strict=True):
         assert name == again_name
         np.testing.assert_array_equal(table, again_table)

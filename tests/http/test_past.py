@@ -111,6 +111,7 @@ async def test_statistics_tell_of_the_last_update_by_tensor(run: Any) -> None:
         {"name": "b", "gradient_norm": 4.0, "gradient_max": 4.0, "zero_fraction": 0.0, "norm_ratio": 1.0},
     ]
     assert statistics["gradient_norm"] == pytest.approx(5.0)
+    assert statistics["samples_seen"] == 40
     assert statistics["effective_lr"] is None
     assert statistics["converged"] is None
 

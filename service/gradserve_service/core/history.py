@@ -30,6 +30,7 @@ REPORTED_ROWS_KEPT: Final = 4_096
 WARNINGS_KEPT: Final = 64
 MEDIAN_ROWS: Final = 64  # the running median of the norm is over this many updates
 MEDIAN_ROWS_MIN: Final = 8  # and says nothing before there are this many
+MEDIAN_EVERY: Final = 16  # it is taken anew after so many: each time would cost a small update a twentieth
 EXPLODING_RATIO: Final = 1e3  # norm over its running median
 VANISHING_RATIO: Final = 1e-6  # a tensor's norm over the largest one's
 
@@ -141,6 +142,7 @@ class History:
     measured_at: int = -1  # its version
     reported: dict[str, Table] = field(default_factory=dict)  # name → version, value
     vanishing: tuple[int, ...] = ()  # tensors whose norm had vanished at the last measurement
+    median: float = float("nan")  # of the norms, as it was taken last
     exploding: bool = False  # the norm was beyond its running median at the last update
     warnings: tuple[Alarm, ...] = ()  # the last ones, oldest first
 
@@ -151,6 +153,8 @@ class History:
         self._watch_norm(row)
         self.kept.append(row)
         self.newest.append(row)
+        if self.newest.seen % MEDIAN_EVERY == MEDIAN_ROWS_MIN:
+            self.median = self.median_norm()
 
     def add_measurement(self, version: int, names: Sequence[str], measured: Measured) -> None:
         """The gradient of one update by tensor. Warns where a tensor's norm has vanished beside the largest."""
@@ -171,7 +175,7 @@ class History:
             self.reported[name].append((version, value))
 
     def _watch_norm(self, row: Row) -> None:
-        median = self.median_norm()
+        median = self.median
         was, self.exploding = self.exploding, row.gradient_norm > EXPLODING_RATIO * median > 0.0
         if self.exploding and not was:
             text = (
@@ -266,6 +270,7 @@ class History:
             self.measured_at,
             {name: table.frozen() for name, table in self.reported.items()},
             self.vanishing,
+            self.median,
             self.exploding,
             self.warnings,
         )
@@ -292,6 +297,7 @@ class History:
             "tables": [[name, table.seen, table.stride, table.rows_max] for name, table in self.tables()],
             "measured_at": self.measured_at,
             "vanishing": self.vanishing,
+            "median": self.median,
             "exploding": self.exploding,
             "warnings": [[warning.version, warning.kind, warning.text] for warning in self.warnings],
         }
@@ -302,6 +308,7 @@ class History:
         history = cls(
             measured_at=value["measured_at"],
             vanishing=tuple(value["vanishing"]),
+            median=value["median"],
             exploding=value["exploding"],
             warnings=tuple(Alarm(*warning) for warning in value["warnings"]),
         )

@@ -25,8 +25,8 @@ def statistics_json(state: State, tolerance: float | None) -> dict[str, Any]:
     return {
         "step": control.step,
         "updates": history.updates,
-        "samples_seen": None,
-        "epoch": None,
+        "samples_seen": control.samples_seen,
+        "epoch": control.epoch,
         "gradient_norm": norm,
         "gradient_norm_median": _finite(history.median_norm()),
         "converged": converged,
