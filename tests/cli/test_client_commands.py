@@ -89,3 +89,15 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(gradserve, training, words
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def test_watch_prints_what_happened_and_ends_with_the_run(gradserve, training):
+    """From the beginning on: the first weights, the update, and the end of the run."""
+    headers = {"Authorization": "Bearer a-token"}
+    closed = {"state": "closed"}
+    httpx.patch(f"{training['GRADSERVE_URL']}/v1/runs/r", json=closed, headers=headers).raise_for_status()
+    seen = gradserve("watch", "r", "--since", "0", "--json", **training)
+    assert seen.returncode == 0, seen.stderr
+    events = [json.loads(line) for line in seen.stdout.splitlines()]
+    assert "update" in [event["event"] for event in events]
+    assert (events[-1]["event"], events[-1]["state"]) == ("configure", "closed")
