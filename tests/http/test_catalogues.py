@@ -7,11 +7,24 @@ import math
 
 import pytest
 
-from gradserve.specs import AGGREGATIONS, CLIPS, SCHEDULES, STALENESS
+from gradserve.specs import AGGREGATIONS, CLIPS, OPTIMIZERS, SCHEDULES, STALENESS
+from gradserve.wire import decode_frame
 from gradserve_service.core import schedules
 from gradserve_service.http.documents import PREVIEW_STEPS_MAX, CatalogueItem
 
-FAMILIES = {"schedules": SCHEDULES, "aggregations": AGGREGATIONS, "clips": CLIPS, "staleness": STALENESS}
+FAMILIES = {
+    "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
+    "aggregations": AGGREGATIONS,
+    "clips": CLIPS,
+    "staleness": STALENESS,
+}
+
+
+def tensors_of(body):
+    return decode_frame(body).layout.names
+
+
 COSINE = {"name": "warmup_cosine", "warmup_steps": 3, "total_steps": 10}
 
 
@@ -22,6 +35,16 @@ async def test_a_catalogue_lists_all_that_a_run_may_ask_for(server, kind):
     for item in items:
         CatalogueItem.model_validate(item)
         assert item["summary"]
+
+
+async def test_an_optimizer_tells_what_it_keeps(server):
+    """As a run of it does: GET optimizer-state has these slots."""
+    items = (await server.client.get("/v1/optimizers")).json()["optimizers"]
+    for item in items:
+        await server.make_run(item["name"], weights={"w": [1.0]}, optimizer=item["name"])
+        state = await server.client.get(f"/v1/runs/{item['name']}/optimizer-state")
+        assert [name.partition("/")[0] for name in sorted(tensors_of(state.content))] == sorted(item["slots"])
+        assert item["bytes_per_parameter"] == 4 * (1 + len(item["slots"]))
 
 
 async def test_a_preview_shows_the_rates_that_training_will_have(server):

@@ -16,6 +16,7 @@ WRITTEN = Path(__file__).parents[2] / "openapi" / "openapi.json"
 PATHS = {
     "/healthz": {"get"},
     "/metrics": {"get"},
+    "/v1/optimizers": {"get"},
     "/v1/schedules": {"get"},
     "/v1/schedules/preview": {"post"},
     "/v1/aggregations": {"get"},

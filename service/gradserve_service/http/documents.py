@@ -14,6 +14,7 @@ __all__ = [
     "AggregationCatalogue",
     "ClipCatalogue",
     "HistoryColumns",
+    "OptimizerCatalogue",
     "ProblemDocument",
     "PushOutcome",
     "PushWithWeights",
@@ -99,6 +100,19 @@ class CatalogueItem(Answer):
     hyperparameters: dict[str, Any] = Field(description="JSON schema of its fields.")
     source: str = Field(description="Where it comes from: a paper, a library.")
     use_when: str
+
+
+class OptimizerItem(CatalogueItem):
+    """One optimizer."""
+
+    slots: list[str] = Field(description="Vectors that it keeps beside the weights, with its defaults.")
+    bytes_per_parameter: int = Field(description="Of the server's memory: the weight and its slots.")
+
+
+class OptimizerCatalogue(Answer):
+    """All optimizers."""
+
+    optimizers: list[OptimizerItem]
 
 
 class ScheduleCatalogue(Answer):

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request, Response
 from gradserve.problems import refuse
 from gradserve.specs import AGGREGATIONS, CLIPS, SCHEDULES, STALENESS, Family, ScheduleSpec
 from gradserve_service.core import schedules
+from gradserve_service.replica.descriptions import optimizers_json
 
 from ..bodies import read_document
 from ..documents import (
     AggregationCatalogue,
     ClipCatalogue,
+    OptimizerCatalogue,
     Rates,
     ScheduleCatalogue,
     SchedulePreview,
@@ -34,6 +36,15 @@ FOLLOWS_OTHERS = {
 }
 
 router = APIRouter(tags=["catalogues"])
+
+
+@router.get(
+    "/v1/optimizers", summary="List the optimizers", responses={200: {"model": OptimizerCatalogue}},
+    operation_id="list_optimizers",
+)  # fmt: skip
+async def list_optimizers() -> Response:
+    """Every optimizer: its formula, its hyperparameters, what it keeps, what it costs, where it comes from."""
+    return JsonAnswer({"optimizers": optimizers_json()})
 
 
 @router.get(
