@@ -7,6 +7,8 @@
     leave a  [generation=1] [next_sequence=2] [after=@a]
     configure {"optimizer": {"lr": 0.1}}  [key=k]
     report {"loss": 0.5}  [version=3] [key=k]
+    save NAME                                     a checkpoint of the state, through its file and back
+    restore NAME  [key=k] [first_only=true]       that state again
     remember NAME @a                              keep a receipt or an ETag under another name
     lose 2                                        the journal loses its last entries
     restart                                       state through an image and back
@@ -27,6 +29,13 @@ from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import Frame, frame_from_json
 from gradserve_service.core import schedules
 from gradserve_service.core.arrays import Arrays, update
+from gradserve_service.core.checkpoint import (
+    SavedState,
+    decode_checkpoint,
+    encode_checkpoint,
+    payload_frame,
+    saved_state,
+)
 from gradserve_service.core.control import Control, Creation
 from gradserve_service.core.entries import Entry, genesis_hash
 from gradserve_service.core.gradient import Gradient, non_finite_tensors
@@ -41,6 +50,7 @@ from gradserve_service.core.machine import (
     Register,
     Report,
     Request,
+    Restore,
     Verdict,
     advance,
     decide,
@@ -54,6 +64,7 @@ class Scenario:
 
     def __init__(self) -> None:
         self.remembered: dict[str, str] = {}
+        self.saved: dict[str, SavedState] = {}
         self.chain: list[tuple[Entry, Frame | None]] = []
 
     def answer(self, line: str) -> str:
@@ -123,6 +134,21 @@ class Scenario:
     def do_configure(self, changes: str, key: str | None = None) -> str:
         request = Configure(RunChanges.model_validate(json.loads(changes)), key)
         return self._carry_out(request, None) or f"lr={self.control.spec.optimizer.lr} state={self.control.state}"
+
+    def do_save(self, name: str) -> str:
+        file = memoryview(b"".join(encode_checkpoint(saved_state(self.control, self.arrays))))
+        self.saved[name] = decode_checkpoint(file)
+        return f"version={self.saved[name].version} step={self.saved[name].step}"
+
+    def do_restore(self, name: str, key: str | None = None, first_only: bool = False) -> str:
+        saved = self.saved[name]
+        frame = payload_frame(saved)
+        request = Restore(
+            saved.layout, tuple(saved.slots), saved.step, saved.memory, saved.plateau, saved.spec["schedule"],
+            {"checkpoint": name}, frame.digest, frame.size, first_only, key,
+        )  # fmt: skip
+        c = self.control
+        return self._carry_out(request, frame) or f"version={c.version} step={c.step} floor={c.base_floor}"
 
     def do_report(self, values: str, version: int | None = None, key: str | None = None) -> str:
         request = Report(json.loads(values), version, key)

@@ -27,15 +27,16 @@ from .policies import (
     Value,
 )
 from .push import CURSOR_BYTES_MAX, PushFields, Rate
-from .run import RunChanges, RunSpec
+from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
 from .scaled import Adagrad, RmsProp
 from .schedules import SCHEDULES, ClientOwned, Constant, ScheduleSpec
 
 __all__ = [
-    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "OPTIMIZERS", "SCHEDULES", "SGD",
-    "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "AggregationSpec", "Async", "ClientOwned", "ClipSpec",
-    "Constant", "Cosine", "Exponential", "Family", "GlobalNorm", "Inverse", "InverseTime", "Linear", "Nadam",
-    "NoStaleness", "OneCycle", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "Polynomial", "Power",
-    "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges", "RunSpec", "ScheduleSpec", "Sgd",
-    "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "groups_of", "idle_patterns", "validation_refusal",
+    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
+    "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "AggregationSpec", "Async", "Branch",
+    "ClientOwned", "ClipSpec", "Constant", "Cosine", "Exponential", "Family", "GlobalNorm", "Inverse", "InverseTime",
+    "Linear", "Nadam", "NoStaleness", "OneCycle", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant",
+    "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges", "RunSpec",
+    "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "groups_of", "idle_patterns",
+    "validation_refusal",
 ]  # fmt: skip

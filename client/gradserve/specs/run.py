@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from .base import COUNT_MAX, Spec, folded
 from .groups import Groups
@@ -15,9 +15,10 @@ from .optimizers import OPTIMIZERS, OptimizerSpec, merged_optimizer
 from .policies import AggregationSpec, Async, ClipSpec, NoStaleness, StalenessSpec
 from .schedules import ScheduleSpec
 
+NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of runs, workers and checkpoints
 CLIPS_MAX = 8  # each is a pass over the gradient
 
-_NOT_BUILT = ("average", "accumulate", "matrix_layout", "branch")
+_NOT_BUILT = ("average", "accumulate", "matrix_layout")
 _REPLACED = ("schedule", "clip", "aggregation", "staleness", "groups")
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
 
@@ -34,8 +35,22 @@ Aggregation = Annotated[AggregationSpec, BeforeValidator(lambda given: Async() i
 Staleness = Annotated[StalenessSpec, BeforeValidator(lambda given: NoStaleness() if given is None else given)]
 
 
+class Branch(Spec):
+    """Where a new run starts: a checkpoint of another one."""
+
+    run: Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
+    checkpoint: Annotated[str, Field(strict=True, pattern=NAME_PATTERN)]
+
+
+def _branch_needs_no_optimizer(schema: dict[str, Any]) -> None:
+    schema["required"] = []
+    schema["anyOf"] = [{"required": ["optimizer"]}, {"required": ["branch"]}]
+
+
 class RunSpec(Spec):
-    """What a run is asked to be. Only `optimizer` is required."""
+    """What a run is asked to be. Only `optimizer` is required; a branch inherits what is not said."""
+
+    model_config = ConfigDict(json_schema_extra=_branch_needs_no_optimizer)
 
     optimizer: OptimizerSpec
     schedule: Schedule = None
@@ -51,6 +66,7 @@ class RunSpec(Spec):
         Literal["reject", "skip"],
         Field(description="A gradient with NaN or Infinity: refuse it, or use up its sequence without an update."),
     ] = "reject"
+    branch: Annotated[Branch | None, Field(description="Start from a checkpoint of another run.")] = None
     weights: Annotated[
         dict[str, Any] | None, Field(description="First weights of a tiny run, as nested lists.", repr=False)
     ] = None
@@ -81,9 +97,21 @@ class RunSpec(Spec):
             return f"this version does not build {spelling!r} yet: leave it out"
         return super()._unknown_field(spelling)
 
+    @classmethod
+    def branched(cls, inherited: Mapping[str, Any], given: Mapping[str, Any]) -> RunSpec:
+        """The spec of a branch: what `given` does not say is that of the state it starts from (canonical).
+        Raises `Refused` (validation-error)."""
+        try:
+            said = cls.canonical_fields(given)
+            if said.get("weights") is not None:
+                raise ValueError("expected branch or weights, both came: a branch has the weights of its checkpoint")
+            return cls.model_validate({**{k: v for k, v in inherited.items() if k != "branch"}, **said})
+        except ValueError as error:  # pydantic's ValidationError is one
+            raise validation_refusal(error) from None
+
     def canonical(self) -> dict[str, Any]:
         """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
-        dumped = self.model_dump(mode="json", exclude={"weights"})
+        dumped = self.model_dump(mode="json", exclude={"weights"} if self.branch else {"weights", "branch"})
         dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
         return _sorted(dumped)  # type: ignore[no-any-return]
 

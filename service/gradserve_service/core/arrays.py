@@ -104,9 +104,29 @@ def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffe
         arrays.layout = Layout.of(header["layout"])
         arrays.fit(arrays.spec)
     # A copy: the payload may lie in the buffer of a request body, or in the journal's own bytes.
-    arrays.weights = new_buffer(weights.size)
-    np.copyto(arrays.weights, weights)
+    state = header.get("state")
+    if state is None:
+        arrays.weights = _copied(weights, new_buffer)
+    else:
+        _restore(arrays, state, weights, new_buffer)
     arrays.version += 1
+
+
+def _restore(arrays: Arrays, state: Mapping[str, Any], vectors: Float32, new_buffer: Callable[[int], Float32]) -> None:
+    """A whole state: the vector holds the weights and then each slot of the rule that it was saved with."""
+    assert arrays.layout is not None
+    weights, *slots = vectors.reshape(1 + len(state["slots"]), arrays.layout.parameters)
+    arrays.weights = _copied(weights, new_buffer)
+    arrays.slots = {name: _copied(slot, new_buffer) for name, slot in zip(state["slots"], slots, strict=True)}
+    arrays.memory = dict(state["memory"])
+    arrays.step = state["step"]
+    arrays.fit(arrays.spec)  # the present rule may have other slots than the one that left these
+
+
+def _copied(vector: Float32, new_buffer: Callable[[int], Float32]) -> Float32:
+    copy = new_buffer(vector.size)
+    np.copyto(copy, vector)
+    return copy
 
 
 def _apply(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from gradserve.wire import ALIGNMENT, RESERVED_PREFIX, allocate
+from gradserve.wire import ALIGNMENT, RESERVED_PREFIX, Layout, allocate
 
 from .arrays import Arrays
 from .control import Control
@@ -53,12 +53,11 @@ def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
         header[f"{HISTORY_PREFIX}{name}"] = {"dtype": "F64", "shape": list(table.shape), "data_offsets": offsets}
         begin += table.nbytes
     for prefix, vector in vectors:
-        header.update(_tensors(arrays, prefix, begin))
+        assert arrays.layout is not None
+        header.update(tensor_rows(arrays.layout, prefix, begin))
         begin += vector.nbytes
-    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    raw += b" " * (-(8 + len(raw)) % ALIGNMENT)
     return [
-        len(raw).to_bytes(8, "little") + raw,
+        header_bytes(header),
         *(_bytes_of(table) for _, table in tables),
         *(_bytes_of(vector) for _, vector in vectors),
     ]
@@ -75,16 +74,23 @@ def _vectors(arrays: Arrays) -> Iterator[tuple[str, NDArray[np.float32]]]:
         yield from arrays.slots.items()
 
 
-def _tensors(arrays: Arrays, slot: str, begin: int) -> dict[str, Any]:
-    assert arrays.layout is not None
+def header_bytes(header: dict[str, Any]) -> bytes:
+    """A safetensors header with its length, padded so that the data begins on a boundary."""
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-(8 + len(raw)) % ALIGNMENT)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def tensor_rows(layout: Layout, slot: str, begin: int) -> dict[str, Any]:
+    """The tensors of one vector that lies at byte `begin`: the weights (no slot), or a slot's."""
     prefix = f"{RESERVED_PREFIX}{slot}/" if slot else ""
     return {
         f"{prefix}{row['name']}": {
             "dtype": "F32",
             "shape": row["shape"],
-            "data_offsets": [begin + 4 * row["offset"], begin + 4 * (row["offset"] + arrays.layout.size(row["name"]))],
+            "data_offsets": [begin + 4 * row["offset"], begin + 4 * (row["offset"] + layout.size(row["name"]))],
         }
-        for row in arrays.layout.describe()
+        for row in layout.describe()
     }
 
 

@@ -89,6 +89,23 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """A whole state from a checkpoint or an older version. Its payload is the weights and then the slots."""
+
+    layout: Layout  # of the weights
+    slots: tuple[str, ...]
+    step: int
+    memory: Mapping[str, float]
+    plateau: PlateauState
+    schedule: Mapping[str, Any] | None  # that the plateau's state belongs to, canonical
+    source: Mapping[str, Any]  # where it comes from, for who reads the journal
+    digest: str
+    size: int
+    first_only: bool = False  # a branch: only if the run has no weights yet
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """New settings, absolute values, ordered with the gradients."""
 
@@ -110,7 +127,7 @@ class Look:
     """Nothing is asked but that the answer be given on the present head."""
 
 
-Request = Push | Register | Leave | Load | Configure | Report | Look
+Request = Push | Register | Leave | Load | Restore | Configure | Report | Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +424,7 @@ def _decide_leave(control: Control, request: Leave) -> Draft:
     return {"kind": "leave", "worker": request.worker, "generation": row.generation}
 
 
-def _repeated(control: Control, operation: str, key: str | None) -> Answered | Rejection | None:
+def repeated(control: Control, operation: str, key: str | None) -> Answered | Rejection | None:
     """A key that was used before: the same request again is answered, never carried out; another one is a mistake of
     its sender, who would take the answer for a change that never happened."""
     known = None if key is None else control.idempotency.get(key)
@@ -422,8 +439,8 @@ def _repeated(control: Control, operation: str, key: str | None) -> Answered | R
 
 
 def _decide_load(control: Control, request: Load) -> Draft:
-    if repeated := _repeated(control, "load", request.idempotency_key):
-        return repeated
+    if repetition := repeated(control, "load", request.idempotency_key):
+        return repetition
     current = control.etag
     if (request.if_none_match == "*" and control.initialised) or (request.if_match not in (None, "*", current)):
         wanted = "no weights yet" if request.if_none_match else f"ETag {request.if_match}"
@@ -441,7 +458,7 @@ def _decide_load(control: Control, request: Load) -> Draft:
     if request.non_finite:
         where = ", ".join(request.non_finite)
         return Rejection("validation-error", f"weights: expected finite numbers, NaN or Infinity came in {where}")
-    if control.layout is not None and (refusal := _whole_layout(control.layout, request.layout)):
+    if control.layout is not None and (refusal := whole_layout(control.layout, request.layout)):
         return refusal
     return {
         "kind": "load",
@@ -453,7 +470,36 @@ def _decide_load(control: Control, request: Load) -> Draft:
     }
 
 
-def _whole_layout(expected: Layout, came: Layout) -> Rejection | None:
+def _decide_restore(control: Control, request: Restore) -> Draft:
+    """Rows, keys, settings and the version stay the present ones: no push of before can be applied again."""
+    if repetition := repeated(control, "restore", request.idempotency_key):
+        return repetition
+    if request.first_only and control.initialised:
+        return Rejection("precondition-failed", f"expected no weights yet, the run is at {control.etag}")
+    if refusal := _open(control, "its weights stay as they are"):
+        return refusal
+    if control.layout is not None and (refusal := whole_layout(control.layout, request.layout)):
+        return refusal
+    same_schedule = request.schedule == control.spec.canonical()["schedule"]
+    return {
+        "kind": "load",
+        "layout": None if control.layout else dict(zip(request.layout.names, request.layout.shapes, strict=True)),
+        "state": {
+            "slots": list(request.slots),
+            "step": request.step,
+            "memory": dict(request.memory),
+            "plateau": asdict(request.plateau if same_schedule else FRESH),
+        },
+        "source": dict(request.source),
+        "digest": request.digest,
+        "size": request.size,
+        "codec": "float32",
+        "key": request.idempotency_key,
+    }
+
+
+def whole_layout(expected: Layout, came: Layout) -> Rejection | None:
+    """Weights come whole: every tensor of the run, in its shape, and no other. Raises `Refused` for a strange one."""
     if came == expected:
         return None
     spans_between(came, expected)
@@ -471,8 +517,8 @@ def _open(control: Control, consequence: str) -> Rejection | None:
 
 
 def _decide_configure(control: Control, request: Configure) -> Draft:
-    if repeated := _repeated(control, "configure", request.idempotency_key):
-        return repeated
+    if repetition := repeated(control, "configure", request.idempotency_key):
+        return repetition
     spec = request.changes.apply(control.spec)
     state = request.changes.state or control.state
     changed = spec != control.spec or state != control.state
@@ -492,8 +538,8 @@ def _decide_configure(control: Control, request: Configure) -> Draft:
 
 def _decide_report(control: Control, request: Report) -> Draft:
     """Taken in every state of a run: the last evaluation comes after the last gradient."""
-    if repeated := _repeated(control, "report", request.idempotency_key):
-        return repeated
+    if repetition := repeated(control, "report", request.idempotency_key):
+        return repetition
     if request.version is not None and request.version > control.version:
         return Rejection(
             "validation-error",
@@ -522,6 +568,7 @@ _DECIDERS: Mapping[type, Callable[[Control, Any], Draft]] = {
     Register: _decide_register,
     Leave: _decide_leave,
     Load: _decide_load,
+    Restore: _decide_restore,
     Configure: _decide_configure,
     Report: _decide_report,
     Look: _decide_look,
@@ -540,7 +587,7 @@ def advance(control: Control, entry: Entry) -> None:
     header = entry.header
     _ADVANCERS[entry.kind](control, entry, header)
     if key := header.get("key"):
-        control.idempotency[key] = entry.kind
+        control.idempotency[key] = "restore" if "source" in header else entry.kind
         _keep(control.idempotency, IDEMPOTENCY_KEPT)
     control.position = entry.position
     control.head = entry.hash
@@ -604,6 +651,9 @@ def _advance_leave(control: Control, entry: Entry, header: Mapping[str, Any]) ->
 def _advance_load(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
     if header["layout"] is not None:
         control.layout = Layout.of(header["layout"])
+    if (state := header.get("state")) is not None:
+        control.step = state["step"]
+        control.plateau = PlateauState(**state["plateau"])
     first = not control.initialised
     _new_version(control, entry)
     if not first:

@@ -23,7 +23,7 @@ from .json_text import encode_json
 from .media import JSON
 from .ranges import cut
 
-__all__ = ["VARY", "Headers", "Selection", "send_empty", "send_json", "send_tensors", "weights_headers"]
+__all__ = ["VARY", "Headers", "Selection", "send_bytes", "send_empty", "send_json", "send_tensors", "weights_headers"]
 
 PIECE_BYTES = 1 << 20
 JOINED_BYTES_MAX = 64 << 10  # up to here one write of a copy is cheaper than two without
@@ -93,6 +93,17 @@ async def send_json(
 async def send_empty(send: Send, *, status: int, headers: Headers) -> None:
     """An answer without a body (204, 304)."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def send_bytes(
+    send: Send, content: memoryview, *, media_type: str, headers: Headers, head_only: bool = False
+) -> None:
+    """A file that lies in memory, in pieces."""
+    head = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(content)), *headers]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    for start in range(0, 0 if head_only else len(content), PIECE_BYTES):
+        await send({"type": "http.response.body", "body": content[start : start + PIECE_BYTES], "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

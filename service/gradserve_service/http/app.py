@@ -21,6 +21,7 @@ from .problems import raise_on
 from .receiving import SlowSenders
 from .routes import (
     catalogues,
+    checkpoints,
     events,
     metrics,
     optimizer_state,
@@ -89,7 +90,7 @@ def create_app(replicas: Replicas | None, settings: Settings) -> FastAPI:
     app.state.waits = Waits()
     app.state.slow_senders = SlowSenders()
     # The hot routes are here too, for the methods that they do not take (405) and behind a root path.
-    app.router.routes.extend([*HOT_ROUTES, *optimizer_state.routes, *past.routes, *events.routes])
-    for module in (workers, runs, past, metrics, catalogues, server, prometheus, pages):
+    app.router.routes.extend([*HOT_ROUTES, *optimizer_state.routes, *past.routes, *events.routes, *checkpoints.routes])
+    for module in (workers, runs, past, metrics, checkpoints, catalogues, server, prometheus, pages):
         app.include_router(module.router, dependencies=[Depends(check_query)])
     return app

@@ -12,6 +12,7 @@ from typing import Any
 
 from gradserve.problems import refuse
 from gradserve.wire import HEADER_BYTES_MAX, Layout, parse_json
+from gradserve_service.core.checkpoint import SLOTS_MAX
 from gradserve_service.limits import Limits
 from gradserve_service.replica import Replica
 
@@ -22,9 +23,11 @@ from .receiving import SlowSenders
 __all__ = [
     "announced_size",
     "as_object",
+    "checkpoint_bytes_max",
     "frame_bytes_max",
     "read_body",
     "read_document",
+    "read_frame_bytes",
     "read_json_bytes",
 ]
 
@@ -37,6 +40,14 @@ def frame_bytes_max(layout: Layout | None, limits: Limits) -> int:
     if layout is None:
         return limits.body_bytes_max
     return min(limits.body_bytes_max, LENGTH_FIELD_BYTES + HEADER_BYTES_MAX + 4 * layout.parameters)
+
+
+def checkpoint_bytes_max(layout: Layout | None, limits: Limits) -> int:
+    """The largest file that can be meant for a run's checkpoint: weights and as many slots as are read."""
+    if layout is None:
+        return limits.body_bytes_max
+    vectors = 1 + SLOTS_MAX
+    return min(limits.body_bytes_max, LENGTH_FIELD_BYTES + HEADER_BYTES_MAX + 4 * vectors * layout.parameters)
 
 
 def announced_size(incoming: Incoming, limit: int) -> int | None:

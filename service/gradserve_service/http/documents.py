@@ -3,15 +3,17 @@ read the bodies that are no specification of a run."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gradserve.problems import PROBLEMS
-from gradserve.specs import ReportName, ScheduleSpec, validation_refusal
+from gradserve.specs import NAME_PATTERN, ReportName, ScheduleSpec, validation_refusal
 
 __all__ = [
     "AggregationCatalogue",
+    "Checkpoint",
+    "CheckpointList",
     "ClipCatalogue",
     "HistoryColumns",
     "OptimizerCatalogue",
@@ -22,6 +24,8 @@ __all__ = [
     "Readiness",
     "Registration",
     "ReportBody",
+    "RestoreBody",
+    "Restored",
     "RunDescription",
     "RunList",
     "ScheduleCatalogue",
@@ -343,6 +347,48 @@ class Statistics(Answer):
     measured_version: int | None = Field(description="The version whose update `tensors` are of.")
     tensors: list[TensorStatistics]
     warnings: list[str]
+
+
+class RestoreBody(BaseModel):
+    """Where to go back to: one of the two."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: str | None = Field(None, strict=True, pattern=NAME_PATTERN)
+    version: int | None = Field(None, ge=0, le=2**53, strict=True, description="One that is still kept.")
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.checkpoint is None) == (self.version is None):
+            raise ValueError("expected either checkpoint or version")
+        return self
+
+
+class Restored(Answer):
+    """Where the run stands now. Its version went on rising."""
+
+    version: Version
+    etag: str
+    step: int
+    position: int
+
+
+class Checkpoint(Answer):
+    """A named state. One that was uploaded is of no version of this run."""
+
+    name: str
+    version: int | None
+    step: int
+    position: int | None
+    etag: str | None
+    bytes: int
+    created_at: int = Field(description="Milliseconds since the epoch.")
+
+
+class CheckpointList(Answer):
+    """All checkpoints of a run."""
+
+    checkpoints: list[Checkpoint]
 
 
 class WeightsLoaded(Answer):

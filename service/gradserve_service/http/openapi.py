@@ -18,6 +18,7 @@ from .links import add_links
 from .media import JSON
 from .parameters import NAME_PATTERN, SEQUENCE_MAX
 from .problems import MEDIA_TYPE as PROBLEM_TYPE
+from .routes.checkpoints import CHECKPOINT_PATH
 from .routes.events import EVENTS, EVENTS_PATH, JOURNAL_PATH, NDJSON
 from .routes.optimizer_state import OPTIMIZER_STATE_PATH
 from .routes.past import CSV, HISTORY_PATH
@@ -29,11 +30,11 @@ __all__ = ["openapi_document"]
 # Models that no route of FastAPI's names by itself.
 _BODIES: tuple[type[BaseModel], ...] = (
     RunSpec, RunChanges, documents.Registration, documents.SchedulePreview, documents.PushBody, documents.WeightsBody,
-    documents.ReportBody,
+    documents.ReportBody, documents.RestoreBody,
 )  # fmt: skip
 _ANSWERS: tuple[type[BaseModel], ...] = (
     documents.ProblemDocument, documents.PushOutcome, documents.PushWithWeights, documents.WeightsDocument,
-    documents.WeightsLoaded, documents.HistoryColumns,
+    documents.WeightsLoaded, documents.HistoryColumns, documents.Checkpoint,
 )  # fmt: skip
 _TENSORS = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 _DESCRIPTION = """\
@@ -100,6 +101,7 @@ def _hot_paths() -> dict[str, Any]:
         HISTORY_PATH: {"get": _history_operation()},
         EVENTS_PATH: {"get": _events_operation()},
         JOURNAL_PATH: {"get": _journal_operation()},
+        CHECKPOINT_PATH: _checkpoint_operations(),
     }
 
 
@@ -198,6 +200,31 @@ def _state_operation() -> dict[str, Any]:
     }
 
 
+def _checkpoint_operations() -> dict[str, Any]:
+    common: dict[str, Any] = {"tags": ["checkpoints"], "parameters": _run_parameters("checkpoint")}
+    guarded = {**common, "parameters": [*common["parameters"], _header("Idempotency-Key"), _GUARD]}
+    kept = {"content": {JSON: {"schema": _ref("Checkpoint")}}}
+    return {
+        "get": {
+            **common, "summary": "Download a checkpoint", "operationId": "get_checkpoint",
+            "description": "Weights under their own names, slots as `optimizer/<slot>/<tensor>`; version, step, spec "
+            "and what else a restore needs as JSON text in `__metadata__`.",
+            "responses": {"200": {"description": "The file.", "content": _TENSORS}},
+        },
+        "put": {
+            **guarded, "summary": "Save a checkpoint", "operationId": "save_checkpoint",
+            "description": "Without a body: of the present state. With one: of this file, which may have weights only. "
+            "A name stands for one state for ever: one that is taken is answered as it is.",
+            "requestBody": {"required": False, "content": _TENSORS},
+            "responses": {"200": {"description": "It exists.", **kept}, "201": {"description": "Saved.", **kept}},
+        },
+        "delete": {
+            **common, "summary": "Delete a checkpoint", "operationId": "delete_checkpoint",
+            "responses": {"204": {"description": "It is gone."}},
+        },
+    }  # fmt: skip
+
+
 def _history_operation() -> dict[str, Any]:
     series = "By comma: loss, lr, …, metrics/<name>, gradient_norm/<tensor>. Without it all but the last."
     return {
@@ -253,6 +280,7 @@ _DTYPE = {"type": "string", "enum": list(DTYPES), "default": "float32"}
 _PATH_SCHEMAS = {
     "run": {"type": "string", "pattern": NAME_PATTERN},
     "worker": {"type": "string", "pattern": NAME_PATTERN},
+    "checkpoint": {"type": "string", "pattern": NAME_PATTERN},
     "sequence": {"type": "integer", "minimum": 1, "maximum": SEQUENCE_MAX},
 }
 _GUARD = {

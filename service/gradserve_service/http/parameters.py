@@ -13,6 +13,7 @@ from fastapi import Path, Request
 from starlette.types import Receive, Scope
 
 from gradserve.problems import refuse
+from gradserve.specs import NAME_PATTERN
 from gradserve_service.limits import Limits
 from gradserve_service.replica.replicas import Replicas
 
@@ -30,7 +31,6 @@ __all__ = [
     "parse_preferences",
 ]
 
-NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SEQUENCE_MAX = 1 << 53  # the largest integer that every JSON reader keeps exact
 _NAME = re.compile(NAME_PATTERN[1:-1])
 _COUNT = re.compile("0|[1-9][0-9]{0,15}")

@@ -6,6 +6,7 @@ Both read records, check that each continues the chain held, fetch and verify it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -111,17 +112,47 @@ async def catch_up(
     """Replay what the journal holds after the state's position, and tell of each entry. Raises `ChainBroken` or
     `Damaged`."""
     async for record in _records(store, state, entries_a_read):
-        control = state.control
-        entry = read_entry(control.position + 1, control.head, record.header, record.hash)
-        frame = await payload_of(store, control.uid, record, entry)
-        gradient = None
-        if frame is not None and entry.kind == "push":
-            gradient = await shop.gradient(frame)
-        if frame is not None and frame.digest != entry.header["digest"]:
-            raise Damaged(f"the payload of entry {entry.position} is not the one that was journaled")
-        await shop.apply(state.arrays, entry, frame, gradient)
-        advance(control, entry)
-        tell(entry.header, state.arrays.history)
+        tell((await _replay(store, state, shop, record)).header, state.arrays.history)
+
+
+async def _replay(store: Store, state: State, shop: Workshop, record: Record) -> Entry:
+    control = state.control
+    entry = read_entry(control.position + 1, control.head, record.header, record.hash)
+    frame = await payload_of(store, control.uid, record, entry)
+    gradient = None
+    if frame is not None and entry.kind == "push":
+        gradient = await shop.gradient(frame)
+    if frame is not None and frame.digest != entry.header["digest"]:
+        raise Damaged(f"the payload of entry {entry.position} is not the one that was journaled")
+    await shop.apply(state.arrays, entry, frame, gradient)
+    advance(control, entry)
+    return entry
+
+
+async def rebuild(store: Store, run: CatalogueRecord, version: int, shop: Workshop, entries_a_read: int) -> State | int:
+    """The state right after the entry that made a version, from the newest snapshot at or below it or from the
+    journal's beginning; else the oldest version that can be rebuilt. Raises as `catch_up`."""
+    oldest = 0
+    for snapshot in await store.snapshots(run.uid):
+        state = await _from_snapshot(store, run, snapshot, shop)
+        if state is not None:
+            oldest = max(state.control.version, 0)
+            if state.control.version <= version:
+                break
+    else:
+        first = await store.read(run.uid, after=0, limit=1)
+        if first and first[0].position > 1:
+            return oldest  # the beginning was trimmed
+        oldest = 0
+        control = Control.genesis(run.uid, run.creation, run.genesis)
+        state = State(control, Arrays(control.spec))
+    if state.control.version < version:
+        async for record in _records(store, state, entries_a_read):
+            await _replay(store, state, shop, record)
+            if state.control.version == version:
+                break
+            await asyncio.sleep(0)  # the run goes on meanwhile, and so do others
+    return state if state.control.version == version else oldest
 
 
 async def _records(store: Store, state: State, limit: int) -> AsyncIterator[Record]:

@@ -35,11 +35,13 @@ from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
 from ..store.records import Head, ObjectRef
 from .budget import Budget
+from .checkpoints import Checkpoints
 from .descriptions import run_json, slots_by_tensor, worker_json
 from .heads import HeadReads
 from .past import Past
 from .published import Published, PushAnswer
 from .recovery import State, Workshop
+from .restores import Restores
 from .sequencer import Proposal, Sequencer
 
 T = TypeVar("T")
@@ -65,6 +67,10 @@ class Replica:
         self._new_key = new_key
         self._heads = HeadReads(store, sequencer.run.uid)
         self.past = Past(sequencer, store, shop, self._look_at, self._fresh)
+        self.checkpoints = Checkpoints(
+            sequencer.run.uid, store, shop, budget, sequencer.now, self._look_at, self._store_errors
+        )
+        self.restores = Restores(sequencer, shop, limits, budget, new_key, self._upload, self._store_errors)
 
     @property
     def name(self) -> str:

@@ -6,14 +6,14 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from gradserve.problems import Refused, Rejection, refuse
-from gradserve.specs import RunSpec
+from gradserve.specs import Branch, RunSpec
 from gradserve.wire import Buffers
 
 from ..core import numerics
@@ -158,6 +158,26 @@ class Replicas:
                 existing=existing,
             )
         return await self._replica(bound), bound.uid == uid
+
+    async def branch_run(self, name: str, branch: Branch, given: Mapping[str, Any]) -> tuple[Replica, bool]:
+        """Get or create a run that starts from a checkpoint of another one. A retry completes a half-made branch;
+        once it has its weights, the run and the checkpoint that it came from may be gone."""
+        record = await self._find(name)
+        if record is not None and not record.deleted:
+            existing = Creation.from_bytes(record.creation).spec
+            if existing.branch == branch:
+                replica, _ = await self.create_run(name, RunSpec.branched(existing.canonical(), given))
+                if (await replica.known_layout()) is not None:
+                    return replica, False
+        source = await self.open(branch.run)
+        async with source.checkpoints.state(branch.checkpoint) as saved:
+            replica, created = await self.create_run(name, RunSpec.branched(saved.spec, given))
+            try:
+                await replica.restores.adopt(saved, {"branch": branch.model_dump()}, first_only=True)
+            except Refused as refused:  # that another request was faster is as good
+                if refused.rejection.code != "precondition-failed":
+                    raise
+        return replica, created
 
     def _creation(self, spec: RunSpec, store_bytes: int | None) -> Creation:
         share = None if store_bytes is None else int(self.limits.snapshot_store_share * store_bytes)

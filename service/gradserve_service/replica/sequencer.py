@@ -38,7 +38,7 @@ from ..store.records import (
 )
 from .events import Feed
 from .published import Published
-from .recovery import Damaged, State, Workshop, catch_up, restore
+from .recovery import Damaged, State, Workshop, catch_up, rebuild, restore
 from .snapshots import Retain, freeze, write_snapshot
 
 T = TypeVar("T")
@@ -113,6 +113,10 @@ class Sequencer:
     def idle(self) -> bool:
         """Nothing queued, no batch and no snapshot on its way."""
         return self._idle.is_set() and (self._snapshot is None or self._snapshot.done())
+
+    def now(self) -> int:
+        """Milliseconds since the epoch: kept as a fact, never a rule."""
+        return int(self._clock() * 1000)
 
     async def propose(self, proposal: Proposal) -> Verdict:
         """Put the request in the queue and wait for its verdict; a caller that goes away leaves it there."""
@@ -212,7 +216,7 @@ class Sequencer:
         return batch[len(decided) :]
 
     def _verdict(self, tentative: Control, proposal: Proposal) -> Verdict:
-        verdict = decide(tentative, proposal.request, int(self._clock() * 1000))
+        verdict = decide(tentative, proposal.request, self.now())
         if isinstance(verdict, Append) and self._draining():
             return DRAINING
         return verdict
@@ -310,6 +314,19 @@ class Sequencer:
                     await self._start_snapshot(state)  # it was due and never published
                 return state
         raise refuse("quarantined", f"run '{self.run.name}' cannot be rebuilt from its journal: {reason}")
+
+    async def rebuild(self, version: int) -> State | int:
+        """A second state of this run, as it was at a version; else the oldest version that can be had."""
+        reason: Exception
+        for _ in range(self._limits.crashes_max):
+            try:
+                return await rebuild(self._store, self.run, version, self._shop, self._limits.catch_up_entries)
+            except ChainBroken as error:
+                reason = error  # the range was trimmed while we read
+            except Damaged as error:
+                reason = error
+                break
+        raise refuse("version-not-kept", f"version {version} cannot be rebuilt from the journal: {reason}")
 
     # After the append
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .records import AppendResult, CatalogueRecord, Durability, Head, ObjectRef, Record, SnapshotRecord
+from .records import (
+    AppendResult,
+    CatalogueRecord,
+    CheckpointRecord,
+    Durability,
+    Head,
+    ObjectRef,
+    Record,
+    SnapshotRecord,
+)
 
 
 class StoreUnavailable(Exception):
@@ -33,7 +42,8 @@ class RunAbsent(Exception):
 
 
 class Store(Protocol):
-    """Journal, objects, snapshots, catalogue. All methods raise `StoreUnavailable` when the store does not answer."""
+    """Journal, objects, snapshots, checkpoints, catalogue. All methods raise `StoreUnavailable` when the store does not
+    answer."""
 
     @property
     def kind(self) -> str:
@@ -138,4 +148,19 @@ class Store(Protocol):
     async def trim(self, uid: str) -> int:
         """Remove entries and their payloads up to the *previous* snapshot's position; answers how many entries.
         Each step removes entries together with their payloads."""
+        ...
+
+    # Checkpoints
+
+    async def checkpoints(self, uid: str) -> list[CheckpointRecord]:
+        """All of a run's, in the order of their names. Raises `RunAbsent`."""
+        ...
+
+    async def keep_checkpoint(self, uid: str, checkpoint: CheckpointRecord) -> CheckpointRecord | None:
+        """Bind the name to the object, which is kept from now on, unless the name is bound: answers the record that
+        the name has now. None when the object is not complete. Raises `RunAbsent`."""
+        ...
+
+    async def drop_checkpoint(self, uid: str, name: str) -> bool:
+        """Remove a checkpoint together with its object; False when there is none."""
         ...

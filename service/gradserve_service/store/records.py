@@ -67,6 +67,16 @@ class SnapshotRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """A name that a user gave to a state. The object belongs to it alone, and goes with it."""
+
+    name: str
+    object: ObjectRef
+    created_at: int  # milliseconds since the epoch
+    about: bytes  # what the replica wants to know without opening the object
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogueRecord:
     """A name and the run it stands for. `creation` is the exact JSON that the genesis hash covers."""
 

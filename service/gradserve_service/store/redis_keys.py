@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .records import OBJECT_CHUNK_BYTES, CatalogueRecord, ObjectRef, Record, SnapshotRecord
+from .records import OBJECT_CHUNK_BYTES, CatalogueRecord, CheckpointRecord, ObjectRef, Record, SnapshotRecord
 
 CATALOGUE = b"gradserve:catalogue"  # hash: name -> catalogue record, deleted ones included
 NAMES = b"gradserve:names"  # sorted set, all scores 0: names of living runs in byte order
@@ -24,6 +24,11 @@ def journal_key(uid: str) -> bytes:
 def objects_key(uid: str) -> bytes:
     """Sorted set: objects that entries name, by the position of the (last) entry that does."""
     return b"gradserve:{%b}:objects" % uid.encode()
+
+
+def checkpoints_key(uid: str) -> bytes:
+    """Hash: name -> checkpoint record."""
+    return b"gradserve:{%b}:checkpoints" % uid.encode()
 
 
 def chunk_keys(uid: str, ref: ObjectRef) -> list[bytes]:
@@ -67,6 +72,17 @@ def snapshot_record(text: bytes) -> SnapshotRecord:
     """The pair of `snapshot_text`."""
     position, digest_hex, place, digest = text.decode().split(" ")
     return SnapshotRecord(int(position), bytes.fromhex(digest_hex), ObjectRef.parse(place), digest)
+
+
+def checkpoint_text(checkpoint: CheckpointRecord) -> bytes:
+    """`object created_at about`."""
+    return f"{checkpoint.object} {checkpoint.created_at} ".encode() + checkpoint.about
+
+
+def checkpoint_record(name: str, text: bytes) -> CheckpointRecord:
+    """The pair of `checkpoint_text`."""
+    place, created_at, about = text.split(b" ", 2)
+    return CheckpointRecord(name, ObjectRef.parse(place.decode()), int(created_at), about)
 
 
 def catalogue_text(record: CatalogueRecord) -> bytes:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from .records import ObjectRef
-from .redis_keys import DELETING, chunk_keys, journal_key, objects_key, run_key, snapshot_record
+from .redis_keys import (
+    DELETING,
+    checkpoint_record,
+    checkpoints_key,
+    chunk_keys,
+    journal_key,
+    objects_key,
+    run_key,
+    snapshot_record,
+)
 from .redis_link import Link
 from .redis_scripts import PURGE, PURGE_END, TRIM
 
@@ -60,7 +69,11 @@ async def purge(link: Link, uid: str) -> None:
     images = [snapshot_record(text).object for text in snapshots if text is not None]
     if images and not await _purge_objects(link, uid, images):
         return
-    keys = (run, objects, journal_key(uid), DELETING)
+    kept = await link.call("HGETALL", checkpoints_key(uid))
+    for text in kept[1::2]:
+        if not await _purge_objects(link, uid, [checkpoint_record("", text).object]):
+            return
+    keys = (run, objects, journal_key(uid), DELETING, checkpoints_key(uid))
     await link.run(PURGE_END, keys, (uid, str(DELETED_MARK_SECONDS)))
 
 

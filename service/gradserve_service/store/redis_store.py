@@ -14,6 +14,7 @@ from .records import (
     Appended,
     AppendResult,
     CatalogueRecord,
+    CheckpointRecord,
     Durability,
     Head,
     HeadMoved,
@@ -31,6 +32,9 @@ from .redis_keys import (
     NAMES,
     catalogue_record,
     catalogue_text,
+    checkpoint_record,
+    checkpoint_text,
+    checkpoints_key,
     chunk_keys,
     chunk_lengths,
     entry_fields,
@@ -45,7 +49,7 @@ from .redis_keys import (
 from .redis_link import Link, Reply, StoreRefused
 from .redis_objects import RedisObjects
 from .redis_removal import purge, trim
-from .redis_scripts import APPEND, CREATE, DELETE, PUBLISH
+from .redis_scripts import APPEND, CREATE, DELETE, DROP_CHECKPOINT, KEEP_CHECKPOINT, PUBLISH
 from .redis_settings import Settings, memory_share
 
 log = logging.getLogger("gradserve.store")
@@ -258,6 +262,37 @@ class RedisStore:
     async def trim(self, uid: str) -> int:
         """See `Store.trim`."""
         return await trim(self._link, uid)
+
+    # Checkpoints
+
+    async def checkpoints(self, uid: str) -> list[CheckpointRecord]:
+        """See `Store.checkpoints`."""
+        state = ("HMGET", run_key(uid), "position", "head", "deleted")
+        head, found = await self._link.calls(state, ("HGETALL", checkpoints_key(uid)))
+        self._head(uid, head)
+        kept = zip(found[::2], found[1::2], strict=True)
+        return [checkpoint_record(name.decode(), text) for name, text in sorted(kept)]
+
+    async def keep_checkpoint(self, uid: str, checkpoint: CheckpointRecord) -> CheckpointRecord | None:
+        """See `Store.keep_checkpoint`."""
+        keys = [run_key(uid), checkpoints_key(uid), *chunk_keys(uid, checkpoint.object)]
+        lengths = chunk_lengths(checkpoint.object)
+        reply = await self._link.run(KEEP_CHECKPOINT, keys, [checkpoint.name, checkpoint_text(checkpoint), *lengths])
+        match reply:
+            case [b"kept", text]:
+                return checkpoint_record(checkpoint.name, text)
+            case [b"gone", deleted]:
+                raise RunAbsent(uid, deleted=deleted == b"1")
+        return None
+
+    async def drop_checkpoint(self, uid: str, name: str) -> bool:
+        """See `Store.drop_checkpoint`."""
+        key = checkpoints_key(uid)
+        text = await self._link.call("HGET", key, name)
+        if text is None:
+            return False
+        chunks = chunk_keys(uid, checkpoint_record(name, text).object)
+        return bool(await self._link.run(DROP_CHECKPOINT, [key, *chunks], [name, text]))
 
 
 def _append_result(reply: list[bytes]) -> AppendResult:

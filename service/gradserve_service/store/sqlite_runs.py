@@ -11,6 +11,7 @@ from .records import (
     Appended,
     AppendResult,
     CatalogueRecord,
+    CheckpointRecord,
     Head,
     HeadMoved,
     ObjectRef,
@@ -91,6 +92,7 @@ def purge_step(db: sqlite3.Connection, uid: str) -> bool:
     chosen = "SELECT place FROM entries WHERE place >= ? AND place < ? LIMIT ?"
     removed = db.execute(f"DELETE FROM entries WHERE place IN ({chosen})", (first, end, STEP_ENTRIES)).rowcount
     db.execute("DELETE FROM snapshots WHERE place >= ? AND place < ?", (first, end))
+    db.execute("DELETE FROM checkpoints WHERE run = ?", row)
     return removed > 0
 
 
@@ -100,7 +102,7 @@ def purge_end(db: sqlite3.Connection, uid: str) -> None:
 
 
 def named_objects(db: sqlite3.Connection) -> dict[str, set[str]]:
-    """Of every living run the ids of objects that an entry or a snapshot names."""
+    """Of every living run the ids of objects that an entry, a snapshot or a checkpoint names."""
     numbers: dict[int, str] = dict(db.execute("SELECT number, uid FROM runs WHERE state = ?", (LIVING,)))
     named: dict[str, set[str]] = {uid: set() for uid in numbers.values()}
     both = "SELECT place, object FROM entries WHERE object IS NOT NULL UNION ALL SELECT place, object FROM snapshots"
@@ -108,6 +110,9 @@ def named_objects(db: sqlite3.Connection) -> dict[str, set[str]]:
         uid = numbers.get(place // span(1)[0])
         if uid is not None:
             named[uid].add(ObjectRef.parse(text).id)
+    for number, text in db.execute("SELECT run, object FROM checkpoints"):
+        if number in numbers:
+            named[numbers[number]].add(ObjectRef.parse(text).id)
     return named
 
 
@@ -224,6 +229,39 @@ def trim_step(db: sqlite3.Connection, uid: str) -> tuple[int, list[str]]:
         return 0, []
     db.execute("DELETE FROM entries WHERE place >= ? AND place <= ?", (first, rows[-1][0]))
     return len(rows), _unnamed(db, [named for _, named in rows if named is not None])
+
+
+def checkpoints(db: sqlite3.Connection, uid: str) -> list[CheckpointRecord]:
+    """In the order of their names' UTF-8 bytes."""
+    number, _ = _living(db, uid)
+    rows = db.execute("SELECT name, object, created_at, about FROM checkpoints WHERE run = ? ORDER BY name", (number,))
+    return [CheckpointRecord(name, ObjectRef.parse(text), at, about) for name, text, at, about in rows]
+
+
+def keep_checkpoint(
+    db: sqlite3.Connection, files: ObjectFiles, uid: str, checkpoint: CheckpointRecord
+) -> CheckpointRecord | None:
+    """Bind the name unless it is bound."""
+    number, _ = _living(db, uid)
+    kept = next((each for each in checkpoints(db, uid) if each.name == checkpoint.name), None)
+    if kept is not None:
+        return kept
+    if not files.complete(uid, checkpoint.object):
+        return None
+    db.execute(
+        "INSERT INTO checkpoints (run, name, object, created_at, about) VALUES (?, ?, ?, ?, ?)",
+        (number, checkpoint.name, str(checkpoint.object), checkpoint.created_at, checkpoint.about),
+    )
+    return checkpoint
+
+
+def drop_checkpoint(db: sqlite3.Connection, uid: str, name: str) -> ObjectRef | None:
+    """Free the name; answers the object that nothing names any more."""
+    number, _ = _living(db, uid)
+    which = "run = ? AND name = ?"
+    row = db.execute(f"SELECT object FROM checkpoints WHERE {which}", (number, name)).fetchone()
+    db.execute(f"DELETE FROM checkpoints WHERE {which}", (number, name))
+    return None if row is None else ObjectRef.parse(row[0])
 
 
 def _unnamed(db: sqlite3.Connection, objects: list[str]) -> list[str]:

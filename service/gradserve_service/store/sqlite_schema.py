@@ -8,7 +8,7 @@ from pathlib import Path
 from .protocols import StoreUnfit
 from .records import CatalogueRecord, Durability, ObjectRef, Record, SnapshotRecord
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_BYTES = 16 << 10  # measured: best for payloads of 40 KB, and small entries do not pay for it
 POSITION_BITS = 40  # of an entry's row number; the rest is the run's: one B-tree, each run's entries side by side
 SYNCHRONOUS: dict[Durability, str] = {"memory": "OFF", "journal": "NORMAL", "fsync": "FULL"}
@@ -30,6 +30,10 @@ CREATE INDEX entry_objects ON entries (object) WHERE object IS NOT NULL;
 CREATE TABLE snapshots (
     place INTEGER PRIMARY KEY, hash BLOB NOT NULL, object TEXT NOT NULL, digest TEXT NOT NULL
 );
+CREATE TABLE checkpoints (
+    run INTEGER NOT NULL, name TEXT NOT NULL, object TEXT NOT NULL, created_at INTEGER NOT NULL, about BLOB NOT NULL,
+    PRIMARY KEY (run, name)
+) WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 

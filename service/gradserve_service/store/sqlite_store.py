@@ -18,6 +18,7 @@ from .records import (
     Appended,
     AppendResult,
     CatalogueRecord,
+    CheckpointRecord,
     Durability,
     Head,
     ObjectRef,
@@ -221,6 +222,23 @@ class SqliteStore:
             removed += count
             if not count:
                 return removed
+
+    # Checkpoints
+
+    async def checkpoints(self, uid: str) -> list[CheckpointRecord]:
+        """See `Store.checkpoints`."""
+        return await self._submit(lambda db: runs.checkpoints(db, uid))
+
+    async def keep_checkpoint(self, uid: str, checkpoint: CheckpointRecord) -> CheckpointRecord | None:
+        """See `Store.keep_checkpoint`."""
+        return await self._submit(lambda db: runs.keep_checkpoint(db, self._files, uid, checkpoint))
+
+    async def drop_checkpoint(self, uid: str, name: str) -> bool:
+        """See `Store.drop_checkpoint`. The file goes after the commit; the sweep gets what a crash leaves."""
+        ref = await self._submit(lambda db: runs.drop_checkpoint(db, uid, name))
+        if ref is not None:
+            await self._in_files(self._files.discard, uid, [ref.id])
+        return ref is not None
 
     async def _submit(
         self, work: Callable[[sqlite3.Connection], Result], committed: Callable[[Result], None] | None = None

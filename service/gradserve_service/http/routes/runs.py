@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
 
 from gradserve.problems import Refused, Rejection
-from gradserve.specs import RunChanges, RunSpec
+from gradserve.specs import Branch, RunChanges, RunSpec, validation_refusal
 from gradserve.wire import Frame, frame_from_json
 from gradserve_service.replica import Replica, Replicas, check_weights
 from gradserve_service.replica.replicas import REOPENED
@@ -53,10 +54,14 @@ async def list_runs(
 async def create_run(request: Request, run: RunName) -> Response:
     """Create the run unless it exists. Another spec than the one that it was created with is 409 `run-exists`.
 
-    Inline `weights` are set if the run has none yet: a retry completes a run whose creation was cut short.
+    Inline `weights` are set if the run has none yet: a retry completes a run whose creation was cut short. `branch`
+    starts from a checkpoint of another run: its weights, slots and step, and every setting that is not given.
     """
     incoming = Incoming(request.scope, request.receive)
-    spec = checked(RunSpec, await read_document(incoming))
+    document = await read_document(incoming)
+    if (branch := _branch_of(document)) is not None:
+        return await _branch_run(incoming, run, branch, document)
+    spec = checked(RunSpec, document)
     first_weights = None if spec.weights is None else frame_from_json(spec.weights)
     if first_weights is not None:
         check_weights(first_weights)  # first of all: a refused request leaves no run behind
@@ -101,6 +106,24 @@ async def delete_run(request: Request, run: RunName) -> Response:
     incoming = Incoming(request.scope, request.receive)
     await incoming.replicas.delete_run(run, incoming.header(b"gradserve-run"))
     return Response(status_code=204)
+
+
+def _branch_of(document: dict[str, Any]) -> Branch | None:
+    """Where the run that is asked for starts, None for a run of its own. Raises `validation-error`."""
+    given = next((value for key, value in document.items() if key.lower() == "branch"), None)
+    try:
+        return None if given is None else Branch.model_validate(given)
+    except ValidationError as error:
+        raise validation_refusal(error, within="branch") from None
+
+
+async def _branch_run(incoming: Incoming, run: str, branch: Branch, document: dict[str, Any]) -> Response:
+    uid = incoming.header(b"gradserve-run")
+    if uid is not None:
+        await incoming.replicas.open(run, uid)
+    replica, created = await incoming.replicas.branch_run(run, branch, document)
+    headers = {"Location": f"/v1/runs/{run}"}
+    return JsonAnswer(await replica.describe(), status_code=201 if created else 200, headers=headers)
 
 
 async def _create(
