@@ -7,7 +7,7 @@ import torch
 
 import gradserve as gs
 from gradserve.torch import RemoteOptimizer
-from pytorch.networks import TOLERANCE, difference, network, train, twins
+from pytorch.networks import TOLERANCE, difference, loss_of, network, train, twins
 
 FORMS = [
     (gs.AdamW(lr=0.01, amsgrad=True), lambda p: torch.optim.AdamW(p, lr=0.5, amsgrad=True)),
@@ -30,6 +30,43 @@ def test_torch_goes_on_from_the_state_of_a_run(name, remote, local):
     here.load_state_dict(state)
     train(halves, here, range(10, 20))
     assert difference(whole, halves, start) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("remote", "local"), FORMS, ids=["adamw", "adam", "sgd"])
+def test_a_run_goes_on_from_the_state_of_torch(name, remote, local):
+    """Ten updates here and ten there: the run takes the model's weights, the moments and the number of updates."""
+    whole, halves, start = twins()
+    alone = local(whole.parameters())
+    alone.param_groups[0].update(form_fields(remote))
+    train(whole, alone)
+    here = local(halves.parameters())
+    here.param_groups[0].update(form_fields(remote))
+    train(halves, here, range(10))
+    moved = network()  # the run starts elsewhere, and has gone its own way
+    with RemoteOptimizer(moved.named_parameters(), run=name, optimizer=remote) as optimizer:
+        train(moved, optimizer, range(3))
+        moved.load_state_dict(halves.state_dict())
+        optimizer.load_state_dict(here.state_dict())
+        train(moved, optimizer, range(10, 20))
+        assert optimizer.last_push.outcome == "applied"
+        assert optimizer.run.checkpoints() == []
+    assert difference(whole, moved, start) <= TOLERANCE
+
+
+def test_the_state_of_another_optimizer_is_refused(name):
+    """And the run stays as it is."""
+    model = network()
+    other = torch.optim.SGD(network().parameters(), lr=0.1, momentum=0.9)
+    with RemoteOptimizer(model.named_parameters(), run=name, optimizer="adamw") as optimizer:
+        loss_of(model, 0).backward()
+        for mine, its in zip(other.param_groups[0]["params"], model.parameters(), strict=True):
+            mine.grad = its.grad
+        other.step()
+        with pytest.raises(
+            gs.ValidationError, match=r"expected the state of torch\.optim\.AdamW, .*momentum_buffer came"
+        ):
+            optimizer.load_state_dict(other.state_dict())
+        assert optimizer.run.describe()["version"] == 0
 
 
 def form_fields(spec):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
+import tempfile
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,13 +17,14 @@ from torch import Tensor
 
 from ..client import Client, connect
 from ..errors import LrOwnedByServer, ValidationError
+from ..launcher import worker_rank
 from ..run import Run
 from ..session import OnStale
 from ..specs import AdamW, Spec
 from ..weights import PushResult, Weights
 from ..worker import Submission, Worker
 from .forms import form_of, group_names, run_groups
-from .state import torch_state
+from .state import torch_state, write_checkpoint
 from .tensors import copy_into, gradients_of, named, to_array, without_ties
 
 __all__ = ["RemoteOptimizer"]
@@ -217,8 +222,24 @@ class RemoteOptimizer(torch.optim.Optimizer):
             self.state.clear()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Not built yet."""
-        raise NotImplementedError("RemoteOptimizer.load_state_dict: the state is the run's; restore a checkpoint of it")
+        """Set the run to this process's weights and this state, of the same optimizer in torch or of `state_dict`.
+
+        Load the model first: its weights and the state become one checkpoint, which the run restores; the number of
+        updates comes along, for its schedule too. Rank 0 brings them, the other ranks only pull: their gradients from
+        before are stale. Hyperparameters stay the run's; with `schedule="client"` the groups take the saved rates.
+        """
+        worker = self._joined()
+        self._collect()
+        own = self.param_groups
+        super().load_state_dict(state_dict)  # torch's checks and hooks
+        state, saved = self.state, self.param_groups
+        self.state, self.param_groups = defaultdict(dict), own
+        if self._client_rates:
+            for group, other in zip(own, saved, strict=True):
+                group.update({key: other[key] for key in ("lr", "initial_lr") if key in other})
+        if not worker_rank():
+            self._restore(state)
+        self._adopt(worker.pull())
 
     # -- what it knows
 
@@ -253,6 +274,18 @@ class RemoteOptimizer(torch.optim.Optimizer):
         if pending is not None:
             self._adopt(pending.result())
             self._show(pending.push)
+
+    def _restore(self, state: Mapping[Tensor, Mapping[str, Any]]) -> None:
+        """Bring the state to the run, by a checkpoint that is gone when it is restored."""
+        name = f"import-{secrets.token_hex(8)}"
+        with tempfile.TemporaryDirectory(prefix="gradserve-") as folder:
+            file = Path(folder) / "state.safetensors"
+            write_checkpoint(file, self._parameters, state, self._form, int(self.run.describe()["step"]))
+            self.run.upload_checkpoint(name, file)
+        try:
+            self.run.restore(name)
+        finally:
+            self.run.delete_checkpoint(name)
 
     def _rates(self) -> float | dict[str, float] | None:
         """The rates of this push where the client owns them; else a look that nobody here tries to."""
