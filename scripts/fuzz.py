@@ -37,6 +37,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import FlakyStrategyDefinition
+from schemathesis.core import NOT_SET
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -67,12 +68,15 @@ GOOD_BODIES: dict[str, tuple[Any, ...]] = {
         {"optimizer": "sgd", "weights": {"w": [1.0, 2.0]}},
         {"optimizer": {"name": "adam", "lr": 0.01}, "clip": ["global_norm"], "staleness": "inverse"},
         {"optimizer": "sgd", "schedule": "client"},
+        {"optimizer": "sgd", "branch": {"run": "run", "checkpoint": "c"}},
     ),
     "change_run": ({"optimizer": {"lr": 0.5}}, {"state": "paused"}, {"state": "running"}),
     "load_weights": ({"weights": {"w": [0.5, -0.5]}}, {"weights": {"w": [3.0, 4.0], "b": 0.0}}),
     "push_gradient": ({"gradients": {"w": [1.0, -1.0]}}, {"gradients": {"w": [1e30, 0.0]}, "loss": 0.5}),
     "register_worker": ({"instance": "one"}, {"instance": "two", "metadata": {"host": "here"}}),
     "preview_schedule": ({"schedule": "constant", "steps": 10},),
+    "save_checkpoint": (NOT_SET,),  # no body: of the present state
+    "restore_run": ({"checkpoint": "c"}, {"version": 0}),
     "report_metrics": ({"values": {"loss": 0.5}},),
 }
 
@@ -115,11 +119,11 @@ class Fuzz:
         return response
 
     def mend(self, operation: str, case: schemathesis.Case) -> None:
-        """Half of the requests get a good body, and half of the single ones names that exist."""
+        """Half of the requests get a good body, and most of the single ones names that exist."""
         if operation in GOOD_BODIES and self.dice.random() < 0.5:
             case.body, case.media_type = self.dice.choice(GOOD_BODIES[operation]), "application/json"
         parameters = case.path_parameters or {}
-        if not self.in_chain and self.dice.random() < 0.5:
+        if not self.in_chain and self.dice.random() < 0.8:
             for name in set(KNOWN) & set(parameters):
                 parameters[name] = self.dice.choice(KNOWN[name])
             if "sequence" in parameters:
@@ -276,6 +280,8 @@ def prepare(url: str) -> None:
     for name in RUNS:
         spec = {"optimizer": "adam" if name == "adam" else "sgd", "weights": {"w": [1.0, 2.0]}}
         requests.put(f"{url}/v1/runs/{name}", json=spec, timeout=ANSWER_SECONDS_MAX)
+        requests.patch(f"{url}/v1/runs/{name}", json={"state": "running"}, timeout=ANSWER_SECONDS_MAX)
+        requests.put(f"{url}/v1/runs/{name}/checkpoints/c", timeout=ANSWER_SECONDS_MAX)
 
 
 def show(fuzz: Fuzz) -> None:

@@ -62,7 +62,7 @@ def test_every_route_is_on_the_page_and_every_route_on_the_page_is_one() -> None
             told |= {(method, path.partition("?")[0]) for path in re.split("`?, `", rest)}
     paths = document()["paths"]
     there = {(method.upper(), path) for path, operations in paths.items() for method in operations if method != "head"}
-    assert there <= told
+    assert told - {("GET", "/openapi.json"), ("GET", "/docs")} == there
 
 
 def test_every_query_parameter_is_on_the_page() -> None:
