@@ -25,7 +25,7 @@ def test_the_blocks_run_one_after_the_other(tmp_path: Path) -> None:
     script.write_text("\n".join(blocks).replace("http://127.0.0.1:8970", server.url), encoding="utf-8")
     words = [sys.executable, "-W", "error", str(script)]
     try:
-        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+        ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
     finally:
         server.stop()
     assert ended.returncode == 0, ended.stderr
