@@ -10,7 +10,7 @@ import pytest
 from gradserve.specs import AGGREGATIONS, CLIPS, OPTIMIZERS, SCHEDULES, STALENESS
 from gradserve.wire import decode_frame
 from gradserve_service.core import schedules
-from gradserve_service.http.documents import PREVIEW_STEPS_MAX, CatalogueItem
+from gradserve_service.http.documents import PREVIEW_STEPS_MAX, CatalogueItem, OptimizerCatalogue
 
 FAMILIES = {
     "optimizers": OPTIMIZERS,
@@ -43,8 +43,28 @@ async def test_an_optimizer_tells_what_it_keeps(server):
     for item in items:
         await server.make_run(item["name"], weights={"w": [1.0]}, optimizer=item["name"])
         state = await server.client.get(f"/v1/runs/{item['name']}/optimizer-state")
-        assert [name.partition("/")[0] for name in sorted(tensors_of(state.content))] == sorted(item["slots"])
-        assert item["bytes_per_parameter"] == 4 * (1 + len(item["slots"]))
+        always = sorted(slot["name"] for slot in item["slots"] if not slot["with"])
+        assert [name.partition("/")[0] for name in sorted(tensors_of(state.content))] == always
+        assert item["bytes_per_parameter"] == 4 * (1 + len(always))
+
+
+async def test_the_optimizers_say_what_they_keep_and_cost(server):
+    """Slots with their meaning, bytes of weight and slots, and the defaults of each library."""
+    answer = await server.client.get("/v1/optimizers")
+    OptimizerCatalogue.model_validate(answer.json())
+    items = {item["name"]: item for item in answer.json()["optimizers"]}
+    assert list(items) == list(OPTIMIZERS.built)
+    assert all(item[key] for item in items.values() for key in ("summary", "formula", "source", "use_when"))
+    assert all(slot["meaning"] for item in items.values() for slot in item["slots"])
+    costs = {name: item["bytes_per_parameter"] for name, item in items.items()}
+    assert costs == {"sgd": 4, "adagrad": 8, "rmsprop": 8, "adam": 12, "adamw": 12, "adamax": 12, "nadam": 12}
+    assert items["sgd"]["aliases"]["momentum"] == {"fields": {"momentum": 0.9}, "bytes_per_parameter": 8}
+    optional = {slot["name"]: slot["with"] for item in items.values() for slot in item["slots"] if slot["with"]}
+    assert optional == {"velocity": "momentum", "grad_avg": "centered", "max_exp_avg_sq": "amsgrad"}
+    assert items["nadam"]["numbers"] == ["mu_product"]
+    assert (items["adam"]["presets"]["keras"]["eps"], items["adam"]["presets"]["torch"]["eps"]) == (1e-7, 1e-8)
+    beta1 = items["adam"]["hyperparameters"]["properties"]["beta1"]
+    assert (beta1["minimum"], beta1["exclusiveMaximum"], beta1["default"], beta1["aliases"]) == (0, 1, 0.9, ["b1"])
 
 
 async def test_a_preview_shows_the_rates_that_training_will_have(server):

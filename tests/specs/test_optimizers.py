@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +18,7 @@ from gradserve.specs import (
     RmsProp,
     RunSpec,
     Sgd,
+    Step,
     validation_refusal,
 )
 
@@ -331,3 +333,26 @@ def test_the_json_schemas_defaults_are_the_declarations(name):
     """What the catalogue shows makes the optimizer that the name alone makes."""
     properties = OPTIMIZERS.built[name].catalogue_entry()["hyperparameters"]["properties"]
     assert read({"name": name, **{field: schema["default"] for field, schema in properties.items()}}) == read(name)
+
+
+def test_the_rate_may_come_without_its_name():
+    """As torch and Keras take it; everything else is named, and a mistake is told in one sentence."""
+    assert Adam(0.1) == Adam(lr=0.1)
+    assert AdamW(0.1, eps=0.5) == AdamW(lr=0.1, eps=0.5)
+    for wrong in (lambda: Sgd(0.1, 0.9), lambda: Sgd(0.1, lr=0.1), lambda: Sgd(0.1, learning_rate=0.1)):
+        with pytest.raises(TypeError, match=r"Sgd.*lr"):
+            wrong()
+    with pytest.raises(TypeError, match=r"by name: Step\(step_size=…\)"):
+        Step(10)
+
+
+def test_numpy_scalars_are_numbers():
+    """Converted exactly: float32(0.001) is a little more than 0.001, and stays so."""
+    spec = Adam(np.float32(1e-3), betas=(np.float64(0.5), np.float16(0.25)), amsgrad=np.bool_(True))
+    assert (spec.lr, spec.beta1, spec.beta2, spec.amsgrad) == (float(np.float32(1e-3)), 0.5, 0.25, True)
+    assert all(type(value) in (float, bool, str) for value in spec.model_dump().values())
+    run = RunSpec(optimizer=spec, schedule=Step(step_size=np.int64(10)), dataset_size=np.uint8(200))
+    assert (run.schedule.step_size, run.dataset_size) == (10, 200)
+    assert type(run.schedule.step_size) is int
+    with pytest.raises(ValidationError):
+        Step(step_size=np.float64(10))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 COUNT_MAX = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
@@ -30,6 +31,13 @@ def folded(spelling: str) -> str:
     return spelling.lower().replace("-", "").replace("_", "")
 
 
+def plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number that equals it, in a list too; everything else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 class Spec(BaseModel):
     """A frozen declaration. Unknown fields are refused by name; aliases are read and never written."""
 
@@ -40,6 +48,14 @@ class Spec(BaseModel):
     source: ClassVar[str] = ""
     use_when: ClassVar[str] = ""
     field_aliases: ClassVar[Mapping[str, str]] = {}  # folded spelling → field
+
+    def __init__(self, *positional: Any, **fields: Any) -> None:
+        if positional:
+            first = next(name for name in type(self).model_fields if name not in ("name", "mode"))
+            raise TypeError(f"{type(self).__name__} takes its fields by name: {type(self).__name__}({first}=…)")
+        super().__init__(**fields)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # validation need not come through here
 
     @classmethod
     def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +69,7 @@ class Spec(BaseModel):
                 raise ValueError(cls._unknown_field(spelling))
             if name in canonical:
                 raise ValueError(f"expected {name} once, it came under two spellings: send one")
-            canonical[name] = value
+            canonical[name] = plain(value)
         return canonical
 
     @classmethod
@@ -69,9 +85,14 @@ class Spec(BaseModel):
 
     @classmethod
     def catalogue_entry(cls) -> dict[str, Any]:
-        """What the catalogue says of it: name, summary, formula, hyperparameters (JSON schema), source, use_when."""
+        """What the catalogue says of it: name, summary, formula, hyperparameters, source, use_when.
+
+        The hyperparameters are a JSON schema; `aliases` are other spellings, where case, `-` and `_` do not matter.
+        """
         schema = cls.model_json_schema()
         name = schema["properties"].pop("name", schema["properties"].pop("mode", {}))
+        for alias, field_name in cls.field_aliases.items():
+            schema["properties"].get(field_name, {}).setdefault("aliases", []).append(alias)
         return {
             "name": name.get("const"),
             "summary": cls.summary,

@@ -34,6 +34,15 @@ class OptimizerFields(Spec):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torch": {}}
     field_aliases: ClassVar[Mapping[str, str]] = {"learningrate": "lr", "epsilon": "eps"}
 
+    def __init__(self, *lr: Any, **fields: Any) -> None:
+        if len(lr) > 1:
+            raise TypeError(f"{type(self).__name__} takes lr alone without its name, then fields by name: …, eps=1e-8")
+        if lr and any(self.field_aliases.get(folded(name), name) == "lr" for name in fields):
+            raise TypeError(f"{type(self).__name__}: expected lr once, it came by place and by name")
+        super().__init__(**({"lr": lr[0]} if lr else {}), **fields)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @classmethod
     def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """As `Spec.canonical_fields`, and the spellings that stand for a value: betas, compat, null, decay flags."""

@@ -106,11 +106,33 @@ class CatalogueItem(Answer):
     use_when: str
 
 
-class OptimizerItem(CatalogueItem):
-    """One optimizer."""
+class SlotItem(Answer):
+    """A vector that an optimizer keeps beside the weights, one float32 a parameter."""
 
-    slots: list[str] = Field(description="Vectors that it keeps beside the weights, with its defaults.")
-    bytes_per_parameter: int = Field(description="Of the server's memory: the weight and its slots.")
+    name: str
+    meaning: str
+    initial: float
+    with_: str | None = Field(alias="with", description="The field that brings it; null: always there.")
+
+
+class OptimizerAlias(Answer):
+    """Another name, and the fields that it stands for."""
+
+    fields_: dict[str, Any] = Field(alias="fields")
+    bytes_per_parameter: int
+
+
+class OptimizerItem(CatalogueItem):
+    """An optimizer, with what it costs and keeps."""
+
+    presets: dict[str, dict[str, Any]] = Field(description="All fields as each library's constructor has them.")
+    aliases: dict[str, OptimizerAlias]
+    slots: list[SlotItem]
+    numbers: list[str] = Field(description="Doubles that it keeps once a run.")
+    bytes_per_parameter: int = Field(
+        description="4 for the weight and 4 for each slot, with the defaults. Gradients and answers are not counted."
+    )
+    determinism: str
 
 
 class OptimizerCatalogue(Answer):

@@ -1,7 +1,8 @@
 """Floor 4: runs in memory. Tasks, threads, time and recovery; no HTTP."""
 
+from ..core.optimizers.catalogue import optimizer_catalogue
 from .published import Published, PushAnswer
 from .replica import Replica, check_weights
 from .replicas import Replicas
 
-__all__ = ["Published", "PushAnswer", "Replica", "Replicas", "check_weights"]
+__all__ = ["Published", "PushAnswer", "Replica", "Replicas", "check_weights", "optimizer_catalogue"]

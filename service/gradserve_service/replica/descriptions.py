@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradserve.specs import DEFAULT_GROUP, OPTIMIZERS, groups_of, idle_patterns
+from gradserve.specs import DEFAULT_GROUP, groups_of, idle_patterns
 from gradserve.wire import Layout
 
 from ..core import schedules
 from ..core.control import Control, WorkerRow
-from ..core.optimizers import RULES
 from ..store.records import CatalogueRecord, Durability
 from .recovery import State
-
-FLOAT32_BYTES = 4
 
 
 def run_json(run: CatalogueRecord, state: State, durability: Durability) -> dict[str, Any]:
@@ -68,17 +65,6 @@ def warnings_of(state: State) -> list[str]:
         f"groups: the pattern {pattern!r} of {group!r} matches no tensor of this run"
         for group, pattern in idle_patterns(control.spec.groups, control.layout.names)
     ]
-
-
-def optimizers_json() -> list[dict[str, Any]]:
-    """The catalogue of optimizers. Slots and bytes are those of the defaults: a switch such as `amsgrad` adds one."""
-    return [_optimizer_json(name, rule) for name, rule in RULES.items()]
-
-
-def _optimizer_json(name: str, rule: Any) -> dict[str, Any]:
-    slots = [slot.name for slot in rule.model_validate({"name": name}).slots]
-    entry: dict[str, Any] = OPTIMIZERS.built[name].catalogue_entry()
-    return {**entry, "slots": slots, "bytes_per_parameter": FLOAT32_BYTES * (1 + len(slots))}
 
 
 def worker_json(name: str, row: WorkerRow) -> dict[str, Any]:

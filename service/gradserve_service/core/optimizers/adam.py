@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy import add, divide, maximum, multiply, sqrt
 
@@ -15,8 +15,11 @@ from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
 
 __all__ = ["Adam", "AdamW"]
 
-MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq"))
-AMSGRAD_MOMENTS = (*MOMENTS, Slot("max_exp_avg_sq"))
+MOMENTS = (
+    Slot("exp_avg", "m: first moment, the decaying mean of the gradients"),
+    Slot("exp_avg_sq", "v: second moment, the decaying mean of their squares"),
+)
+AMSGRAD_MOMENTS = (*MOMENTS, Slot("max_exp_avg_sq", "the largest second moment so far"))
 
 
 class _AdaptiveMoments(Rule):
@@ -33,6 +36,7 @@ class _AdaptiveMoments(Rule):
         amsgrad_corrected: bool
 
     momentum_field: ClassVar[str | None] = "beta1"
+    forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({"amsgrad": True},)
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -14,7 +14,10 @@ from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
 
 __all__ = ["Adamax"]
 
-MOMENTS = (Slot("exp_avg"), Slot("exp_inf"))
+MOMENTS = (
+    Slot("exp_avg", "m: first moment, the decaying mean of the gradients"),
+    Slot("exp_inf", "n: the largest gradient, decaying"),
+)
 
 
 class Adamax(specs.Adamax, Rule):

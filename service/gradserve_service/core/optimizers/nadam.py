@@ -15,7 +15,10 @@ from .rule import TINY, Memory, Rule, Scalar, Slot, decaying_exponential, intege
 
 __all__ = ["Nadam"]
 
-MOMENTS = (Slot("exp_avg"), Slot("exp_avg_sq"))
+MOMENTS = (
+    Slot("exp_avg", "m: first moment, the decaying mean of the gradients"),
+    Slot("exp_avg_sq", "v: second moment, the decaying mean of their squares"),
+)
 RATE: Final = 0.040821994520255166  # -ln 0.96: Dozat's 0.96^x is e^(-RATE x)
 
 

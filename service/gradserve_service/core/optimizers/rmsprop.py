@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from numpy import add, copyto, divide, maximum, multiply, sqrt, subtract
 
@@ -37,14 +37,16 @@ class RmsProp(specs.RmsProp, Rule):
     """
 
     momentum_field: ClassVar[str | None] = "momentum"
+    forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({"centered": True}, {"momentum": 0.9})
     scratch_blocks: ClassVar[int] = 1
 
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The mean square; the mean if centered; a velocity if there is momentum."""
-        mean = (Slot("grad_avg"),) if self.centered else ()
-        velocity = (Slot("velocity"),) if self.momentum else ()
-        return (Slot("square_avg", self.initial_accumulator_value), *mean, *velocity)
+        mean = (Slot("grad_avg", "a: the decaying mean of the gradients"),) if self.centered else ()
+        velocity = (Slot("velocity", "b: the changes so far, decaying"),) if self.momentum else ()
+        square = Slot("square_avg", "v: the decaying mean of the squared gradients", self.initial_accumulator_value)
+        return (square, *mean, *velocity)
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Shares of the means, 1/r, eps under and beside the root, the gain of d, μ, and lr outside the velocity."""

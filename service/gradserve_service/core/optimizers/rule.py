@@ -41,6 +41,7 @@ class Slot:
     """A vector that a rule keeps between updates: same length as the parameters, every element starts at `initial`."""
 
     name: str  # torch's word where torch has one
+    meaning: str
     initial: float = 0.0
 
 
@@ -57,6 +58,7 @@ class Rule(ABC):
 
     kind: ClassVar[Kind] = "elementwise"
     momentum_field: ClassVar[str | None] = None  # what a schedule's momentum replaces: "momentum", "beta1" or nothing
+    forms: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # fields that bring more slots than the defaults do
     scratch_blocks: ClassVar[int] = 0  # blocks like `u` that `change` needs besides it
 
     @property
@@ -73,7 +75,8 @@ class Rule(ABC):
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """The numbers of update `t` (from 1), in double. `scale` is a factor that the gradient still has to get.
 
-        Called once an update: a rule with a memory brings it forward here, by + − × ÷ √ alone.
+        Called once an update and group, each time from the same memory: a rule with a memory brings it forward here,
+        by + − × ÷ √ alone, and not by lr or scale.
         """
 
     @abstractmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from numpy import add, multiply
 
@@ -14,7 +14,7 @@ from .rule import Memory, Rule, Scalar, Slot, keep_and_add
 
 __all__ = ["Sgd"]
 
-VELOCITY = (Slot("velocity"),)
+VELOCITY = (Slot("velocity", "b or v: the gradients so far, decaying; with lr_in_momentum times -lr"),)
 
 
 class Sgd(specs.Sgd, Rule):
@@ -36,6 +36,7 @@ class Sgd(specs.Sgd, Rule):
     """
 
     momentum_field: ClassVar[str | None] = "momentum"
+    forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({"momentum": 0.9},)
     scratch_blocks: ClassVar[int] = 1
 
     @property

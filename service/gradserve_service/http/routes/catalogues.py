@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from gradserve.problems import refuse
 from gradserve.specs import AGGREGATIONS, CLIPS, SCHEDULES, STALENESS, Family, ScheduleSpec
 from gradserve_service.core import schedules
-from gradserve_service.replica.descriptions import optimizers_json
+from gradserve_service.replica import optimizer_catalogue
 
 from ..bodies import read_document
 from ..documents import (
@@ -43,8 +43,8 @@ router = APIRouter(tags=["catalogues"])
     operation_id="list_optimizers",
 )  # fmt: skip
 async def list_optimizers() -> Response:
-    """Every optimizer: its formula, its hyperparameters, what it keeps, what it costs, where it comes from."""
-    return JsonAnswer({"optimizers": optimizers_json()})
+    """Every optimizer: formula, hyperparameters and their defaults in each library, slots, bytes a parameter."""
+    return JsonAnswer({"optimizers": optimizer_catalogue()})
 
 
 @router.get(
