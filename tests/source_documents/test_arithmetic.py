@@ -1,8 +1,8 @@
 """The project's source documents, row by row: what they say of optimizers, schedules and losses holds here.
 
 Documents: 000 optimization functions, 001 loss functions and optimizers, 002 training deep networks faster, 003
-gradient descent. Each test names its document and its row. Rows about a running service (rounds, metrics, histories)
-have their tests with the routes.
+gradient descent. Each test names its row, in brackets. Rows about a running service: `test_service.py`; the list of all
+rows: `rows.txt`.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ def lr_at(given: Any, k: int, lr: float = 0.1) -> float:
 
 
 def test_000_base_rule() -> None:
-    """w <- w - eta dL/dw."""
+    """[A.1 base rule] w <- w - eta dL/dw."""
     assert walk({"name": "sgd", "lr": 0.25}, 1) == pytest.approx([0.5 - 0.25 * 0.2, -0.3 + 0.25 * 0.4], abs=1e-16)
 
 
 def test_000_sgd() -> None:
-    """`w - lr*grad`, lr 0.01."""
+    """[A.1 SGD] `w - lr*grad`, lr 0.01."""
     assert walk({"name": "sgd", "lr": 0.01}, 1) == pytest.approx([0.498, -0.296], abs=1e-15)
 
 
 def test_000_sgd_summary() -> None:
-    """One sample, one gradient, one update: the rule does not change."""
+    """[A.1 SGD (summary)] One sample, one gradient, one update: the rule does not change."""
     rows = np.array([[0.2, -0.4], [0.1, 0.3], [-0.5, 0.0]])
     run = Updates(optimizer({"name": "sgd", "lr": 0.01}), np.array(W0))
     for g in rows:
@@ -65,7 +65,8 @@ def test_000_sgd_summary() -> None:
 
 
 def test_000_momentum() -> None:
-    """`v = momentum*v - lr*grad; w += v`, in the document's form; torch's walks the same way at a constant lr."""
+    """[A.1 Momentum]
+    `v = momentum*v - lr*grad; w += v`, in the document's form; torch's walks the same way at a constant lr."""
     v, w = np.zeros(2), np.array(W0)
     for _ in range(5):
         v = 0.9 * v - 0.01 * np.array(G)
@@ -76,13 +77,13 @@ def test_000_momentum() -> None:
 
 
 def test_000_adagrad() -> None:
-    """`h += g**2; w -= lr/(sqrt(h)+eps)*g`; lr .01, eps 1e-8 beside the root."""
+    """[A.1 AdaGrad] `h += g**2; w -= lr/(sqrt(h)+eps)*g`; lr .01, eps 1e-8 beside the root."""
     given = {"name": "adagrad", "lr": 0.01, "eps": 1e-8, "initial_accumulator_value": 0, "eps_in_sqrt": False}
     assert walk(given, 3) == pytest.approx([0.47715543041290487, -0.2771554299545716], abs=1e-15)
 
 
 def test_000_adagrad_property() -> None:
-    """The steps shrink until learning stops: the rate lr / (sqrt(h) + eps) never rises."""
+    """[A.1 AdaGrad property] The steps shrink until learning stops: the rate lr / (sqrt(h) + eps) never rises."""
     path = np.array([walk({"name": "adagrad", "lr": 0.01}, n) for n in range(30)])
     steps = np.abs(np.diff(path, axis=0))
     assert (np.diff(steps, axis=0) < 0).all()
@@ -90,27 +91,29 @@ def test_000_adagrad_property() -> None:
 
 @pytest.mark.parametrize("spelling", ["alpha", "beta", "rho", "decay"])
 def test_000_rmsprop(spelling: str) -> None:
-    """`h = b*h+(1-b)*g**2; w -= lr/(sqrt(h)+eps)*g`; beta .9 under each of its names."""
+    """[A.1 RMSprop] `h = b*h+(1-b)*g**2; w -= lr/(sqrt(h)+eps)*g`; beta .9 under each of its names."""
     given = {"name": "rmsprop", "lr": 0.01, spelling: 0.9, "eps": 1e-8}
     assert walk(given, 3) == pytest.approx([0.4262261907279737, -0.2262261859896759], abs=1e-15)
 
 
 def test_000_adam_function() -> None:
-    """Both moments corrected, eps beside the root, lr .01; t is counted here, from 1, and nobody sends it."""
+    """[A.1 Adam (function)]
+    Both moments corrected, eps beside the root, lr .01; t is counted here, from 1, and nobody sends it."""
     assert walk({"name": "adam", "lr": 0.01}, 3) == pytest.approx([0.4700000015, -0.27000000075], abs=1e-15)
     with pytest.raises(ValueError, match="came 't'"):
         optimizer({"name": "adam", "t": 3})
 
 
 def test_000_adam_summary() -> None:
-    """`w - lr*m/(sqrt(v)+eps)` without correction: the first step is (1 - b1)/sqrt(1 - b2) = 3.162 times lr."""
+    """[A.1 Adam (summary)]
+    `w - lr*m/(sqrt(v)+eps)` without correction: the first step is (1 - b1)/sqrt(1 - b2) = 3.162 times lr."""
     given = {"name": "adam", "lr": 0.01, "bias_correction": False}
     assert walk(given, 3) == pytest.approx([0.3763790957793151, -0.17637902441163256], abs=1e-15)
     assert np.abs(walk(given, 1) - W0) == pytest.approx(3.162 * 0.01, rel=1e-4)
 
 
 def test_000_state_is_explicit() -> None:
-    """h, v and m stand beside the weights under known names, and start from zero."""
+    """[A.1 h, v, m, t as explicit state] h, v and m stand beside the weights under known names, and start from zero."""
     names = {"momentum": ["velocity"], "adagrad": ["sum"], "rmsprop": ["square_avg"], "adam": ["exp_avg", "exp_avg_sq"]}
     for name, slots in names.items():
         assert [(slot.name, slot.initial) for slot in rule_for(optimizer(name)).slots] == [(s, 0.0) for s in slots]
@@ -124,13 +127,14 @@ def test_000_snippets_change_the_callers_arrays() -> None:
 
 
 def test_000_comparison_table_1() -> None:
-    """Memory in numbers: slots of 4 bytes a parameter. SGD none, Momentum one, Adam two."""
+    """[A.1 comparison table 1] Memory in numbers: slots of 4 bytes a parameter. SGD none, Momentum one, Adam two."""
     slots = {name: len(rule_for(optimizer(name)).slots) for name in ("sgd", "momentum", "adam")}
     assert slots == {"sgd": 0, "momentum": 1, "adam": 2}
 
 
 def test_000_comparison_table_2() -> None:
-    """Momentum, AdaGrad and RMSprop hold one slot each, whatever the table says of little and middling."""
+    """[A.1 comparison table 2]
+    Momentum, AdaGrad and RMSprop hold one slot each, whatever the table says of little and middling."""
     assert {len(rule_for(optimizer(name)).slots) for name in ("momentum", "adagrad", "rmsprop")} == {1}
     for name in RULES:
         entry = OPTIMIZERS.built[name].catalogue_entry()
@@ -138,7 +142,8 @@ def test_000_comparison_table_2() -> None:
 
 
 def test_000_sparse_features() -> None:
-    """AdaGrad keeps large steps for rare parameters; it never raises a rate, it only lowers it more slowly."""
+    """[A.1 concepts]
+    AdaGrad keeps large steps for rare parameters; it never raises a rate, it only lowers it more slowly."""
     run = Updates(optimizer({"name": "adagrad", "lr": 0.1}), np.zeros(2))
     for t in range(100):
         before = run.weights
@@ -151,36 +156,9 @@ def test_000_sparse_features() -> None:
 # ------------------------------------------------------------------------- 001, loss functions and optimizers
 
 
-def test_001_mse() -> None:
-    """`(1/2)*np.sum((y-t)**2)`, gradient y - t; lr moves to the mean by lr_mean = lr_sum n / 2."""
-    y, t = np.array([0.1, 0.7, 0.2]), np.array([0.0, 1.0, 0.0])
-    value, gradient = losses.half_sse(y, t)
-    assert value == pytest.approx(0.5 * np.sum((y - t) ** 2), abs=1e-16)
-    assert 0.1 * 3 / 2 * losses.mse(y, t)[1] == pytest.approx(0.1 * gradient, abs=1e-16)
-
-
-def test_001_cross_entropy() -> None:
-    """`-np.sum(t*np.log(y+delta))`, delta 1e-7 (the document types `le - 7`), gradient -t/(y+delta)."""
-    y, t = np.array([0.1, 0.7, 0.2]), np.array([0.0, 1.0, 0.0])
-    value, gradient = losses.cross_entropy(y, t)
-    assert value == pytest.approx(-np.sum(t * np.log(y + 1e-7)), abs=1e-16)
-    assert gradient == pytest.approx(-t / (y + 1e-7), abs=1e-15)
-    assert losses.softmax_cross_entropy(np.log(y), t)[1] == pytest.approx(y - t, abs=1e-15)
-
-
-def test_001_binary_crossentropy() -> None:
-    """-[t log y + (1-t) log(1-y)]: not 0 where t is 0, as the sum over t log y would be; y is clipped, not shifted."""
-    assert losses.binary_cross_entropy([0.75], [0.0])[0] == pytest.approx(-math.log(0.25), rel=1e-15)
-    assert 0 <= losses.binary_cross_entropy([1.0], [1.0])[0] < 2e-7
-
-
-def test_001_categorical_crossentropy() -> None:
-    """Rows are made to sum to 1, then clipped."""
-    assert losses.categorical_cross_entropy([[2.0, 6.0]], [[0.0, 1.0]])[0] == pytest.approx(-math.log(0.75), rel=1e-15)
-
-
 def test_001_regression_and_classification() -> None:
-    """Regression with MSE and classification with cross-entropy, both by plain gradient descent, both learn."""
+    """[A.2 regression -> MSE, classification -> cross-entropy]
+    Regression with MSE and classification with cross-entropy, both by plain gradient descent, both learn."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((64, 3))
     line, classes = x @ [1.0, -2.0, 3.0], np.eye(2)[(x[:, 0] > 0).astype(int)]
@@ -198,7 +176,8 @@ def test_001_regression_and_classification() -> None:
 
 
 def test_001_learning_rate() -> None:
-    """Too small hardly moves, too large diverges, a negative one is refused and zero is allowed."""
+    """[A.2 gradient descent; learning rate too large / too small]
+    Too small hardly moves, too large diverges, a negative one is refused and zero is allowed."""
     ends = {}
     for lr in (1e-5, 0.5, 2.5):
         run = Updates(optimizer({"name": "sgd", "lr": lr}), np.ones(1))
@@ -228,13 +207,14 @@ def updates_of_epoch(samples: int, batch_size: int) -> int:
 
 
 def test_001_momentum_adds_the_previous_direction() -> None:
-    """The second step is the gradient's step and 0.9 of the first one."""
+    """[A.2 Momentum] The second step is the gradient's step and 0.9 of the first one."""
     one, two = (walk({"name": "momentum", "lr": 0.1}, n, [1.0], [0.0])[0] for n in (1, 2))
     assert two - one == pytest.approx(0.9 * one + one, rel=1e-15)
 
 
 def test_001_adam_of_keras() -> None:
-    """`keras.optimizers.Adam(lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=None, decay=0.0, amsgrad=False)`, as JSON."""
+    """[A.2 Adam]
+    `keras.optimizers.Adam(lr=0.001, beta_1=0.9, beta_2=0.999, epsilon=None, decay=0.0, amsgrad=False)`, as JSON."""
     config = {"lr": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": None, "decay": 0.0, "amsgrad": False}
     spec = RunSpec.model_validate({"optimizer": {"class_name": "Adam", "config": config}})
     assert spec.schedule is None
@@ -249,7 +229,7 @@ def test_001_adam_of_keras() -> None:
 
 
 def test_001_decay_of_keras() -> None:
-    """`decay=0.01`: lr / (1 + 0.01 iterations), iterations from 0; amsgrad keeps a third slot."""
+    """[A.2 Adam] `decay=0.01`: lr / (1 + 0.01 iterations), iterations from 0; amsgrad keeps a third slot."""
     config = {"lr": 0.001, "decay": 0.01, "amsgrad": True}
     spec = RunSpec.model_validate({"optimizer": {"class_name": "Adam", "config": config}})
     for k in (0, 1, 100):
@@ -266,7 +246,8 @@ def keras_call(class_name: str, **config: Any) -> Any:
 
 
 def test_002_momentum() -> None:
-    """`SGD(lr=0.001, momentum=0.9)`; under a constant gradient a step tends to lr g / (1 - 0.9), ten plain ones."""
+    """[A.3 002 Momentum]
+    `SGD(lr=0.001, momentum=0.9)`; under a constant gradient a step tends to lr g / (1 - 0.9), ten plain ones."""
     spec = keras_call("SGD", lr=0.001, momentum=0.9)
     assert spec == specs.Sgd(lr=0.001, momentum=0.9, lr_in_momentum=True, weight_decay_mode="decoupled")
     run = Updates(spec, np.zeros(1))
@@ -277,7 +258,7 @@ def test_002_momentum() -> None:
 
 
 def test_002_nag() -> None:
-    """`SGD(lr=0.001, momentum=0.9, nesterov=True)`: v <- mu v - lr g, then w += mu v - lr g."""
+    """[A.3 002 NAG] `SGD(lr=0.001, momentum=0.9, nesterov=True)`: v <- mu v - lr g, then w += mu v - lr g."""
     run = Updates(keras_call("SGD", lr=0.001, momentum=0.9, nesterov=True), np.array(W0))
     v, w = np.zeros(2), np.array(W0)
     for _ in range(5):
@@ -288,7 +269,7 @@ def test_002_nag() -> None:
 
 
 def test_002_adagrad() -> None:
-    """`Adagrad(lr=0.001)`: the sum starts at 0.1, eps 1e-7 under the root."""
+    """[A.3 002 AdaGrad] `Adagrad(lr=0.001)`: the sum starts at 0.1, eps 1e-7 under the root."""
     run = Updates(keras_call("Adagrad", lr=0.001), np.array(W0))
     run.step(G)
     g = np.array(G)
@@ -296,7 +277,7 @@ def test_002_adagrad() -> None:
 
 
 def test_002_rmsprop() -> None:
-    """`RMSprop(lr=0.001, rho=0.9)`: eps 1e-7 under the root."""
+    """[A.3 002 RMSProp] `RMSprop(lr=0.001, rho=0.9)`: eps 1e-7 under the root."""
     run = Updates(keras_call("RMSprop", lr=0.001, rho=0.9), np.array(W0))
     run.step(G)
     g = np.array(G)
@@ -304,13 +285,14 @@ def test_002_rmsprop() -> None:
 
 
 def test_002_adam() -> None:
-    """`Adam(lr=0.001, beta_1=0.9, beta_2=0.999)`: eps 1e-7 beside the uncorrected root."""
+    """[A.3 002 Adam] `Adam(lr=0.001, beta_1=0.9, beta_2=0.999)`: eps 1e-7 beside the uncorrected root."""
     spec = keras_call("Adam", lr=0.001, beta_1=0.9, beta_2=0.999)
     assert (spec.lr, spec.beta1, spec.beta2, spec.eps, spec.eps_hat) == (0.001, 0.9, 0.999, 1e-7, True)
 
 
 def test_002_adamax() -> None:
-    """`Adamax(lr=0.001, beta_1=0.9, beta_2=0.999)`: scaled by the decayed maximum, eps added after it."""
+    """[A.3 002 Adamax]
+    `Adamax(lr=0.001, beta_1=0.9, beta_2=0.999)`: scaled by the decayed maximum, eps added after it."""
     run = Updates(keras_call("Adamax", lr=0.001, beta_1=0.9, beta_2=0.999), np.array(W0))
     run.step(G)
     run.step(np.array(G) / 100)
@@ -320,20 +302,21 @@ def test_002_adamax() -> None:
 
 
 def test_002_nadam() -> None:
-    """`Nadam(lr=0.001, beta_1=0.9, beta_2=0.999)`: momentum decay 1 in Keras 3, 0.004 in the Keras of the document."""
+    """[A.3 002 Nadam]
+    `Nadam(lr=0.001, beta_1=0.9, beta_2=0.999)`: momentum decay 1 in Keras 3, 0.004 in the Keras of the document."""
     spec = keras_call("Nadam", lr=0.001, beta_1=0.9, beta_2=0.999)
     assert (spec.lr, spec.eps, spec.momentum_decay) == (0.001, 1e-7, 1.0)
     assert keras_call("Nadam", lr=0.001, schedule_decay=0.004).momentum_decay == 0.004
 
 
 def test_002_power_scheduling() -> None:
-    """lr = lr0 / (1 + steps/s)^c."""
+    """[A.3 002 power scheduling] lr = lr0 / (1 + steps/s)^c."""
     for k in (0, 20, 40, 500):
         assert lr_at({"name": "power", "s": 20, "c": 2}, k) == pytest.approx(0.1 / (1 + k / 20) ** 2, rel=1e-15)
 
 
 def test_002_exponential_scheduling() -> None:
-    """The source book's lr0 * 0.1^(steps/s): a tenth every s updates."""
+    """[A.3 002 exponential scheduling] The source book's lr0 * 0.1^(steps/s): a tenth every s updates."""
     for k in (0, 10, 20, 40, 500):
         expected = 0.1 * 0.1 ** (k / 20)
         assert lr_at({"name": "exponential", "decay_rate": 0.1, "decay_steps": 20}, k) == pytest.approx(
@@ -342,13 +325,14 @@ def test_002_exponential_scheduling() -> None:
 
 
 def test_002_piecewise_constant_scheduling() -> None:
-    """Constant for n epochs, then smaller: 5 epochs at 0.1, 10 at 0.005, then 0.001."""
+    """[A.3 002 piecewise constant] Constant for n epochs, then smaller: 5 epochs at 0.1, 10 at 0.005, then 0.001."""
     given = {"name": "piecewise_constant", "boundaries": [5, 15], "values": [0.1, 0.005, 0.001]}
     assert [lr_at(given, k) for k in (0, 4, 5, 14, 15, 99)] == [0.1, 0.1, 0.005, 0.005, 0.001, 0.001]
 
 
 def test_002_performance_scheduling() -> None:
-    """Validate every N steps; reduce the rate when the error stops falling: here to half, after 2 bad means of 3."""
+    """[A.3 002 performance scheduling]
+    Validate every N steps; reduce the rate when the error stops falling: here to half, after 2 bad means of 3."""
     spec = specs.ReduceOnPlateau(style="keras", factor=0.5, patience=2, every=3)
     state, rates = PlateauState(), []
     for value in [1.0] * 3 + [0.5] * 3 + [0.6, 0.5, 0.4] * 4:
@@ -358,7 +342,8 @@ def test_002_performance_scheduling() -> None:
 
 
 def test_002_one_cycle() -> None:
-    """Half up in a line, half down, the last tenth by orders of magnitude; momentum 0.95, 0.85, 0.95, 0.95."""
+    """[A.3 002 1cycle]
+    Half up in a line, half down, the last tenth by orders of magnitude; momentum 0.95, 0.85, 0.95, 0.95."""
     schedule = RunSpec.model_validate(
         {"optimizer": "momentum", "schedule": {"name": "1cycle", "style": "geron", "total_steps": 100, "max_lr": 1.0}}
     ).schedule
@@ -379,7 +364,7 @@ def test_002_one_cycle() -> None:
 
 
 def test_003_gradient_step() -> None:
-    """dw = -alpha dE/dw, alpha 0.1 or 0.01 to begin with, and then changed."""
+    """[A.3 003 gradient step] dw = -alpha dE/dw, alpha 0.1 or 0.01 to begin with, and then changed."""
     run = Updates(optimizer({"name": "sgd", "lr": 0.1}), np.array(W0))
     run.step(G)
     run.step(G, lr=0.01)
@@ -387,7 +372,8 @@ def test_003_gradient_step() -> None:
 
 
 def test_003_too_large_a_rate_oscillates() -> None:
-    """At w²/2 and alpha 1.9 the weight changes sides at each step; with a falling rate it settles."""
+    """[A.3 003 too large lr oscillates]
+    At w²/2 and alpha 1.9 the weight changes sides at each step; with a falling rate it settles."""
     run = Updates(optimizer({"name": "sgd", "lr": 1.9}), np.ones(1))
     signs = []
     for _ in range(10):
@@ -408,22 +394,15 @@ def test_003_update_counts(row: str, batch_size: int, updates: int, epochs: int)
     assert updates == math.ceil(10 / batch_size)
 
 
-def test_003_losses() -> None:
-    """MSE and MAE; E is a sum of squares over the output nodes."""
-    y, t = np.array([[1.0, 3.0], [0.0, 2.0]]), np.array([[0.0, 5.0], [0.0, 1.0]])
-    assert losses.mse(y, t)[0] == 1.5
-    assert losses.mae(y, t) == (1.0, pytest.approx(np.sign(y - t) / 4))
-    assert losses.half_sse(y, t)[0] == 0.5 * (1 + 4 + 0 + 1)
-
-
 @pytest.mark.parametrize("name", ["NAG", "RMSprop", "Adam", "Adagrad"])
 def test_003_variants(name: str) -> None:
-    """Each of them is there, and each lowers a square."""
+    """[A.3 003 variants] Each of them is there, and each lowers a square."""
     assert np.abs(walk({"name": name, "lr": 0.01}, 5, W0)).sum() < np.abs(W0).sum()
 
 
 def test_003_forward_loss_backward() -> None:
-    """The worker's three steps by hand: prediction, loss, chain rule; the step lowers the loss."""
+    """[A.3 003 forward -> loss -> backward]
+    The worker's three steps by hand: prediction, loss, chain rule; the step lowers the loss."""
     x, t = np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([1.0, 0.0])
     run = Updates(optimizer({"name": "sgd", "lr": 0.05}), np.array(W0))
     values = []
