@@ -2147,7 +2147,7 @@ export interface components {
             step: number;
             /**
              * Updates
-             * @description Updates since the run was created.
+             * @description Updates that led to the present state; a restore takes them back.
              */
             updates: number;
             /**

@@ -22,7 +22,8 @@ LAYOUT = Layout.of({"a": [2], "z/b": [2, 2], "s": []})
 NUMBERS = np.arange(21, dtype=np.float32).reshape(3, 7)
 SAVED = SavedState(
     LAYOUT, NUMBERS[0], {"exp_avg": NUMBERS[1], "exp_avg_sq": NUMBERS[2]}, SPEC, step=5,
-    memory={"mu_product": 0.1}, plateau=PlateauState(scale=0.5, best=1.5), version=7, position=9, etag='"7-0"',
+    memory={"mu_product": 0.1}, plateau=PlateauState(scale=0.5, best=1.5), updates=4, samples_seen=32.5,
+    version=7, position=9, etag='"7-0"',
 )  # fmt: skip
 
 
@@ -36,7 +37,8 @@ def same(one: SavedState, other: SavedState) -> bool:
         one.layout == other.layout
         and mine.keys() == theirs.keys()
         and all(np.array_equal(mine[name], theirs[name]) for name in mine)
-        and (one.spec, one.step, one.memory, one.plateau) == (other.spec, other.step, other.memory, other.plateau)
+        and all(getattr(one, name) == getattr(other, name) for name in ("spec", "step", "memory", "plateau"))
+        and (one.updates, one.samples_seen) == (other.updates, other.samples_seen)
     )
 
 
@@ -77,8 +79,9 @@ def test_a_file_that_another_program_wrote_again_means_the_same() -> None:
 
 
 def test_weights_alone_are_enough() -> None:
-    """Such as a model of another program: step 0, no slots, the run's own spec."""
+    """Such as a model of another program: step 0, nothing seen, no slots, the run's own spec."""
     state = imported_state(decode_frame(save({"w": np.ones(3, np.float16)}, {"format": "np"})), SPEC)
+    assert (state.updates, state.samples_seen) == (0, 0)
     assert (state.step, state.slots, state.spec, state.weights.tolist()) == (0, {}, SPEC, [1.0, 1.0, 1.0])
 
 
@@ -106,7 +109,7 @@ def test_tensors_that_are_no_state_are_refused(tensors: dict[str, Any], code: st
     [
         {"step": "-1"}, {"step": "many"}, {"step": "1.5"}, {"memory": '{"mu_product": NaN}'}, {"memory": "[]"},
         {"plateau": '{"best": Infinity}'}, {"plateau": '{"bad": -1}'}, {"spec": '{"optimizer": "magic"}'},
-        {"spec": "{"},
+        {"spec": "{"}, {"updates": "-1"}, {"samples_seen": "NaN"}, {"samples_seen": "-0.5"},
     ],
 )  # fmt: skip
 def test_metadata_that_makes_no_sense_is_refused(said: dict[str, str]) -> None:

@@ -120,6 +120,28 @@ async def test_a_refusal_is_told_without_an_id(online: Any) -> None:
         (None, "rejection", "history-rewound")
     }
     assert 1 <= len(refused) < 100
+    assert {(fields["position"], fields["version"], fields["at"] > 0) for _, _, fields in refused} == {(1, 0, True)}
+
+
+async def test_a_checkpoint_and_a_restore_are_told(online: Any) -> None:
+    """The checkpoint once, however often it is asked for, and without an id: it is no entry. A restore says of what."""
+    await online.make_run(weights={"w": [1.0, 1.0]})
+    await train(online, 1, 1)
+    async with watching(online) as events:
+        for _ in range(2):
+            item = (await online.client.put("/v1/runs/run/checkpoints/best")).json()
+        await train(online, 2, 2)
+        await online.client.post("/v1/runs/run/restore", json={"checkpoint": "best"})
+        (place, kind, made), update, restored = await some(events, 3)
+    assert (place, kind, update[1]) == (None, "checkpoint", "update")
+    expected = {"position": 2, "version": 1, "at": item["created_at"], "name": "best", "step": 1}
+    assert made == {**expected, "etag": item["etag"], "bytes": item["bytes"]}
+    assert (restored[0], restored[1]) == (4, "load")
+    assert (restored[2]["version"], restored[2]["action"], restored[2]["source"]) == (
+        3,
+        "restore",
+        {"checkpoint": "best"},
+    )
 
 
 async def test_a_warning_comes_before_its_update(online: Any) -> None:

@@ -147,6 +147,48 @@ async def test_effective_rates_are_in_the_rules_own_form(
     assert rates["max"] is None or rates["max"] > expected
 
 
+GROUPS = [
+    {"name": "slow", "match": ["slow"], "lr_scale": 0.1},
+    {"name": "own", "match": ["own"]},
+    {"name": "still", "match": ["still"], "frozen": True},
+]
+
+
+async def effective(served: Any) -> dict[str, float] | None:
+    """Least, middle and largest rate of an element."""
+    rates: dict[str, float] | None = (await served.client.get("/v1/runs/run/statistics")).json()["effective_lr"]
+    return rates
+
+
+async def test_effective_rates_are_those_of_the_groups(server: Any) -> None:
+    """lr_scale, the client's rate for one group, nothing for what is frozen; null when the groups are others by now."""
+    weights = {"w": [1.0], "slow": [1.0], "own": [1.0], "still": [1.0]}
+    adam = {"name": "adam", "lr": 0.5}
+    await server.make_run(weights=weights, optimizer=adam, groups=GROUPS, schedule="client")
+    gradients = {name: [4.0] for name in weights}
+    answer = await server.push(1, {"gradients": gradients, "lr": {"default": 0.02, "own": 0.8}})
+    assert answer.status_code == 200
+    rates = await effective(server)
+    assert rates is not None
+    assert [4 * rates[name] for name in ("min", "median", "max")] == pytest.approx([0.002, 0.02, 0.8], rel=1e-4)
+    await server.client.patch("/v1/runs/run", json={"state": "paused"})
+    assert await effective(server) == rates
+    await server.client.patch("/v1/runs/run", json={"groups": []})
+    assert await effective(server) is None
+
+
+async def test_effective_rates_have_the_staleness_weight(server: Any) -> None:
+    """What an old gradient got, not what a fresh one would have got."""
+    spec = {"optimizer": {"name": "adam", "lr": 0.5}, "staleness": {"name": "inverse"}}
+    await server.make_run(weights={"w": [1.0]}, **spec)
+    for sequence in (1, 2):
+        answer = await server.push(sequence, {"gradients": {"w": [4.0]}, "base_version": 0})
+    rates = await effective(server)
+    assert rates is not None
+    assert 4 * rates["max"] == pytest.approx(0.5 * answer.json()["staleness_weight"], rel=1e-4)
+    assert answer.json()["staleness_weight"] < 1
+
+
 async def test_a_vanished_gradient_is_a_warning_everywhere(server: Any) -> None:
     """In statistics and in the run itself, with the tensor's name; gone when the gradient is back."""
     await server.make_run(weights={"deep": [0.0], "top": [0.0]})

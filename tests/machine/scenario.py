@@ -144,8 +144,8 @@ class Scenario:
         saved = self.saved[name]
         frame = payload_frame(saved)
         request = Restore(
-            saved.layout, tuple(saved.slots), saved.step, saved.memory, saved.plateau, saved.spec["schedule"],
-            {"checkpoint": name}, frame.digest, frame.size, first_only, key,
+            saved.layout, tuple(saved.slots), saved.step, saved.memory, saved.plateau, saved.updates,
+            saved.samples_seen, saved.spec["schedule"], {"checkpoint": name}, frame.digest, frame.size, first_only, key,
         )  # fmt: skip
         c = self.control
         return self._carry_out(request, frame) or f"version={c.version} step={c.step} floor={c.base_floor}"

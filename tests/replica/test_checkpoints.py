@@ -10,6 +10,7 @@ import pytest
 
 from gradserve.problems import Refused
 from gradserve.specs import Branch, PushFields, RunSpec
+from gradserve_service.core.history import COLUMNS
 from gradserve_service.replica import Replica
 from replica.runs import ADAM, a_run, gradient, push, refusal, server, whole_state
 
@@ -172,6 +173,65 @@ async def test_a_branch_starts_from_the_state_without_rows(store_url: str) -> No
         sgd, _ = await replicas.branch_run("sgd", branch, {**given, "optimizer": "sgd"})
         assert (await sgd.describe())["spec"]["optimizer"]["name"] == "sgd"
         assert (await sgd.describe())["step"] == 2
+
+
+async def counts(run: Replica) -> tuple[int, float, float | None]:
+    """What the run says that it has seen."""
+    said = await run.describe()
+    return said["updates"], said["samples_seen"], said["epoch"]
+
+
+async def test_what_was_seen_goes_with_the_state(store_url: str) -> None:
+    """Samples, updates and epochs: taken back by a restore, taken along by a branch, the same after a kill."""
+    spec = RunSpec.model_validate({**ADAM.canonical(), "dataset_size": 10})
+    async with server(store_url) as replicas:
+        run = await a_run(replicas, spec=spec)
+        for sequence in (1, 2):
+            await push(run, sequence, samples=4)
+        await run.checkpoints.create("best")
+        await push(run, 3, samples=4)
+        assert await counts(run) == (3, 12, 1.2)
+        await restore(run, "best")
+        assert await counts(run) == (2, 8, 0.8)
+        await push(run, 4, samples=1)
+        branch = Branch(run="run", checkpoint="best")
+        other, _ = await replicas.branch_run("other", branch, {"branch": branch.model_dump()})
+        assert await counts(other) == (2, 8, 0.8)
+        assert (await other.past.statistics(None))["updates"] == 2
+    async with server(store_url) as replicas:
+        assert await counts(await replicas.open("run")) == (3, 9, 0.9)
+        assert await counts(await replicas.open("other")) == (2, 8, 0.8)
+
+
+async def test_a_restore_keeps_the_past_and_a_branch_has_none(store_url: str) -> None:
+    """History is of what happened: rows of before stay, versions rise; a branch's own begins with its first update."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1, loss=0.5)
+        await run.report({"accuracy": 0.25}, None)
+        await run.checkpoints.create("best")
+        await push(run, 2)
+        await restore(run, "best")
+        assert (await run.past.statistics(None))["effective_lr"] is None  # no update has used these slots yet
+        await push(run, 3)
+        branch = Branch(run="run", checkpoint="best")
+        other, _ = await replicas.branch_run("other", branch, {"branch": branch.model_dump()})
+        assert {
+            name: column.size for name, column in (await other.past.history(None, -1, None)).items()
+        } == dict.fromkeys(("version", *COLUMNS[1:]), 0)
+        await push(other, 1)
+        before = await past_of(run), await past_of(other)
+    assert before == (([1, 2, 4], [1, 2, 2], ["accuracy"]), ([1], [2], []))
+    async with server(store_url) as replicas:
+        assert (await past_of(await replicas.open("run")), await past_of(await replicas.open("other"))) == before
+
+
+async def past_of(run: Replica) -> tuple[list[float], list[float], list[str]]:
+    """Versions and steps of the rows, and the names that were reported."""
+    columns = await run.past.history(None, -1, None)
+    reported = [name.removeprefix("metrics/") for name in columns if name.startswith("metrics/")]
+    rows = [row for row in zip(columns["version"], columns["step"], columns["lr"], strict=True) if row[2] == row[2]]
+    return [row[0] for row in rows], [row[1] for row in rows], reported
 
 
 async def test_a_retry_completes_a_half_made_branch(store_url: str) -> None:

@@ -104,6 +104,8 @@ async def test_a_trimmed_range_is_told_as_a_gap(store_url: str) -> None:
     assert gap.fields["kept_from"] == first.position
     assert first.position is not None
     assert first.position > 2
+    assert gap.fields["version"] == first.fields["version"] - 1
+    assert (gap.fields["position"], gap.fields["at"] > 0) == (1, True)
 
 
 async def test_nothing_is_kept_while_nobody_watches(store_url: str) -> None:

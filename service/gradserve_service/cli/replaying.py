@@ -90,7 +90,7 @@ def _described(name: str, state: State) -> dict[str, Any]:
         "uid": control.uid,
         "position": control.position,
         "head": control.head.hex(),
-        "version": control.version if control.initialised else None,
+        "version": control.shown_version,
         "step": control.step,
         "image_at": state.restored_from,
         "replayed": control.position - state.restored_from,

@@ -64,6 +64,8 @@ class Arrays:
 
     def fit(self, spec: RunSpec) -> None:
         """Follow a changed spec: slots and memory of equal name are kept, new ones start at their initial value."""
+        if (spec.optimizer, spec.groups) != (self.spec.optimizer, self.spec.groups):
+            self.history.rates = ()  # they were another rule's, or other groups'
         self.spec, self._stretches = spec, None
         if self.layout is None:
             return
@@ -120,6 +122,7 @@ def _restore(arrays: Arrays, state: Mapping[str, Any], vectors: Float32, new_buf
     arrays.slots = {name: _copied(slot, new_buffer) for name, slot in zip(state["slots"], slots, strict=True)}
     arrays.memory = dict(state["memory"])
     arrays.step = state["step"]
+    arrays.history.rates = ()
     arrays.fit(arrays.spec)  # the present rule may have other slots than the one that left these
 
 
@@ -141,6 +144,7 @@ def _apply(
     kept = training(spec.groups, arrays.stretches)
     if kept is not None:
         gradient = gradient.within(kept, run_all)
+    terms = group_terms(spec.optimizer, spec.groups, header["update"], header["weight"])
     statistics = apply_update(
         arrays.rule,
         spec.clip,
@@ -149,7 +153,7 @@ def _apply(
         slots=arrays.slots,
         memory=arrays.memory,
         gradient=gradient,
-        terms=group_terms(spec.optimizer, spec.groups, header["update"], header["weight"]),
+        terms=terms,
         stretches=arrays.stretches,
         momentum=header["update"]["momentum"],
         step=arrays.step + 1,
@@ -161,6 +165,7 @@ def _apply(
     moved = _measure(arrays, gradient, next_weights, run_all)
     arrays.weights = next_weights
     loss = header["loss"]
+    arrays.history.rates = tuple(each.lr for each in terms)
     arrays.history.add(
         Row(
             version=arrays.version,

@@ -2,8 +2,8 @@
 
 The data section is the weights' vector and then each slot's, as in an image: the weights under their own names, slots
 as `optimizer/<slot>/<tensor>`. The metadata holds, as JSON text, what else a restore or a branch needs: `step`, `spec`,
-`slots`, `memory`, `plateau`; and where the state comes from: `version`, `position`, `etag`. Workers' rows and keys of
-requests are not in it: they belong to a history, not to a state.
+`slots`, `memory`, `plateau`, `updates`, `samples_seen`; and where the state comes from: `version`, `position`, `etag`.
+Workers' rows, keys of requests and the past are not in it: they belong to a history, not to a state.
 
 A file from outside may have its tensors in any order and any dtype that is read here, and may lack all but the weights.
 """
@@ -43,6 +43,8 @@ class SavedState:
     step: int = 0
     memory: Mapping[str, float] = field(default_factory=dict)
     plateau: PlateauState = FRESH
+    updates: int = 0
+    samples_seen: float = 0.0
     version: int | None = None  # None: the state is not of this server's making
     position: int | None = None
     etag: str | None = None
@@ -66,6 +68,8 @@ def saved_state(control: Control, arrays: Arrays) -> SavedState:
         step=arrays.step,
         memory=arrays.memory,
         plateau=control.plateau,
+        updates=control.updates,
+        samples_seen=control.samples_seen,
         version=arrays.version,
         position=control.position,
         etag=control.etag,
@@ -92,6 +96,8 @@ def _said(saved: SavedState) -> dict[str, Any]:
         "slots": list(saved.slots),
         "memory": dict(saved.memory),
         "plateau": asdict(saved.plateau),
+        "updates": saved.updates,
+        "samples_seen": saved.samples_seen,
     }
 
 
@@ -137,6 +143,8 @@ class _Said(BaseModel):
     spec: Json[RunSpec | None] = None
     memory: Json[dict[str, Annotated[float, Field(allow_inf_nan=False)]]] = {}
     plateau: Json[_Plateau] = _Plateau()
+    updates: Json[Annotated[int, Field(ge=0, le=2**53 - 1)]] = 0
+    samples_seen: Json[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = 0.0
 
 
 def imported_state(frame: Frame, spec: Mapping[str, Any]) -> SavedState:
@@ -165,6 +173,8 @@ def imported_state(frame: Frame, spec: Mapping[str, Any]) -> SavedState:
         step=said.step,
         memory=said.memory,
         plateau=PlateauState(**said.plateau.model_dump()),
+        updates=said.updates,
+        samples_seen=said.samples_seen,
     )
 
 

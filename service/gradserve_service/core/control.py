@@ -87,8 +87,8 @@ class Control:
     position: int = 0
     version: int = -1  # -1: no weights yet
     step: int = 0  # updates applied: the optimizer's t; a schedule sees it before the update, as k
-    updates: int = 0  # updates of this run: counts on where a restore takes the step back
-    samples_seen: float = 0.0  # samples of the updates
+    updates: int = 0  # updates that led to this state; a file from outside may not say how many
+    samples_seen: float = 0.0  # their samples: with the step, a restore takes both back
     state: str = "running"
     layout: Layout | None = None
     base_floor: int = 0
@@ -108,6 +108,11 @@ class Control:
     @property
     def initialised(self) -> bool:
         return self.version >= 0
+
+    @property
+    def shown_version(self) -> int | None:
+        """The version as it is told: None before the first weights."""
+        return self.version if self.initialised else None
 
     @property
     def epoch(self) -> float | None:

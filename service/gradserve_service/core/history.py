@@ -145,6 +145,9 @@ class History:
     median: float = float("nan")  # of the norms, as it was taken last
     exploding: bool = False  # the norm was beyond its running median at the last update
     warnings: tuple[Alarm, ...] = ()  # the last ones, oldest first
+    rates: tuple[
+        float, ...
+    ] = ()  # of the last update, by group; nothing where its slots are no longer the present ones
 
     # Writing
 
@@ -202,11 +205,6 @@ class History:
         self.warnings = (*self.warnings, warning)[-WARNINGS_KEPT:]
 
     # Reading
-
-    @property
-    def updates(self) -> int:
-        """How many updates there were."""
-        return self.kept.seen
 
     @property
     def nbytes(self) -> int:
@@ -273,6 +271,7 @@ class History:
             self.median,
             self.exploding,
             self.warnings,
+            self.rates,
         )
 
     def tables(self) -> Iterator[tuple[str, Table]]:
@@ -300,6 +299,7 @@ class History:
             "median": self.median,
             "exploding": self.exploding,
             "warnings": [[warning.version, warning.kind, warning.text] for warning in self.warnings],
+            "rates": self.rates,
         }
 
     @classmethod
@@ -311,6 +311,7 @@ class History:
             median=value["median"],
             exploding=value["exploding"],
             warnings=tuple(Alarm(*warning) for warning in value["warnings"]),
+            rates=tuple(value["rates"]),
         )
         for name, seen, stride, rows_max in value["tables"]:
             table = Table(vectors[name].shape[1], rows_max, thinned=name not in ("newest", "norms"))

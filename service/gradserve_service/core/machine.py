@@ -97,6 +97,8 @@ class Restore:
     step: int
     memory: Mapping[str, float]
     plateau: PlateauState
+    updates: int
+    samples_seen: float
     schedule: Mapping[str, Any] | None  # that the plateau's state belongs to, canonical
     source: Mapping[str, Any]  # where it comes from, for who reads the journal
     digest: str
@@ -246,7 +248,7 @@ def _rewound(control: Control, row: WorkerRow, what: str) -> Rejection:
         "history-rewound",
         f"{what} (next sequence {row.next_sequence}); what the worker was told is not in the history: register "
         "again, drop the outstanding gradient, pull, and continue after the returned cursor",
-        {"next_sequence": row.next_sequence, "version": _shown(control.version)},
+        {"next_sequence": row.next_sequence, "version": control.shown_version},
     )
 
 
@@ -447,7 +449,7 @@ def _decide_load(control: Control, request: Load) -> Draft:
         return Rejection(
             "precondition-failed",
             f"expected {wanted}, the run is at {current}: the weights stay as they are",
-            {"version": _shown(control.version), "etag": current},
+            {"version": control.shown_version, "etag": current},
         )
     if request.if_match is not None and not control.initialised:
         return Rejection("precondition-failed", f"expected ETag {request.if_match}, the run has no weights yet", {})
@@ -489,6 +491,8 @@ def _decide_restore(control: Control, request: Restore) -> Draft:
             "step": request.step,
             "memory": dict(request.memory),
             "plateau": asdict(request.plateau if same_schedule else FRESH),
+            "updates": request.updates,
+            "samples_seen": request.samples_seen,
         },
         "source": dict(request.source),
         "digest": request.digest,
@@ -543,8 +547,8 @@ def _decide_report(control: Control, request: Report) -> Draft:
     if request.version is not None and request.version > control.version:
         return Rejection(
             "validation-error",
-            f"version: expected one that this run has made, up to {_shown(control.version)}, {request.version} came",
-            {"version": _shown(control.version)},
+            f"version: expected one that this run has made, up to {control.shown_version}, {request.version} came",
+            {"version": control.shown_version},
         )
     schedule, plateau = control.spec.schedule, None
     if schedule is not None and schedule.name == "reduce_on_plateau" and schedule.monitor in request.values:
@@ -553,7 +557,7 @@ def _decide_report(control: Control, request: Report) -> Draft:
     return {
         "kind": "report",
         "values": dict(request.values),
-        "version": _shown(control.version if request.version is None else request.version),
+        "version": control.shown_version if request.version is None else request.version,
         "plateau": plateau,
         "key": request.idempotency_key,
     }
@@ -573,10 +577,6 @@ _DECIDERS: Mapping[type, Callable[[Control, Any], Draft]] = {
     Report: _decide_report,
     Look: _decide_look,
 }
-
-
-def _shown(version: int) -> int | None:
-    return version if version >= 0 else None
 
 
 # What an entry does to the control state.
@@ -654,6 +654,7 @@ def _advance_load(control: Control, entry: Entry, header: Mapping[str, Any]) -> 
     if (state := header.get("state")) is not None:
         control.step = state["step"]
         control.plateau = PlateauState(**state["plateau"])
+        control.updates, control.samples_seen = state["updates"], state["samples_seen"]
     first = not control.initialised
     _new_version(control, entry)
     if not first:

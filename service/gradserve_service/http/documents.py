@@ -199,7 +199,7 @@ class RunDescription(Answer):
     initialised: bool
     version: Version | None
     step: int = Field(ge=0, description="The optimizer's t.")
-    updates: int = Field(ge=0, description="Updates since the run was created.")
+    updates: int = Field(ge=0, description="Updates that led to the present state; a restore takes them back.")
     samples_seen: float = Field(ge=0, description="Samples of these updates.")
     epoch: float | None = Field(description="samples_seen / dataset_size; null when the spec has no dataset_size.")
     position: int = Field(ge=0, description="Number of entries in the journal.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ class Checkpoints:
     now: Callable[[], int]  # milliseconds
     look: Look  # at the run's state, between two entries
     store_errors: Callable[[], contextlib.AbstractContextManager[None]]
+    tell: Callable[[Mapping[str, Any], int], None]  # whoever watches: an item, and when it was made
     _turn: asyncio.Lock = field(
         default_factory=asyncio.Lock
     )  # one is written at a time: each holds a copy of the slots
@@ -86,7 +87,10 @@ class Checkpoints:
                     await self.store.discard_object(self.uid, ref)
         if kept is None:
             raise refuse("store-unavailable", "the store lost a part of the checkpoint: send the same again")
-        return _item(kept), kept.object == ref
+        created = kept.object == ref
+        if created:
+            self.tell(_item(kept), kept.created_at)
+        return _item(kept), created
 
     async def _written(self, saved: SavedState) -> tuple[ObjectRef, bytes]:
         """The object, and what the list says of it."""
@@ -106,9 +110,7 @@ class Checkpoints:
         """What the list says of a checkpoint, and its bytes, verified. They count as held while the block runs."""
         record = next((each for each in await self._records() if each.name == name), None)
         if record is None:
-            raise refuse(
-                "checkpoint-not-found", f"the run has no checkpoint '{name}': list them with GET …/checkpoints"
-            )
+            raise _unknown(name)
         with self.budget.hold(record.object.size):
             try:
                 with self.store_errors():
@@ -131,9 +133,7 @@ class Checkpoints:
         with self.store_errors():
             dropped = await self.store.drop_checkpoint(self.uid, name)
         if not dropped:
-            raise refuse(
-                "checkpoint-not-found", f"the run has no checkpoint '{name}': list them with GET …/checkpoints"
-            )
+            raise _unknown(name)
 
     async def _records(self) -> Sequence[CheckpointRecord]:
         with self.store_errors():

@@ -25,7 +25,7 @@ def run_json(run: CatalogueRecord, state: State, durability: Durability) -> dict
         "uid": run.uid,
         "state": control.state,
         "initialised": control.initialised,
-        "version": control.version if control.initialised else None,
+        "version": control.shown_version,
         "step": control.step,
         "updates": control.updates,
         "samples_seen": control.samples_seen,

@@ -21,7 +21,6 @@ __all__ = ["Event", "Feed", "events_of"]
 
 EVENTS_KEPT: Final = 1_024
 REJECTIONS_A_SECOND: Final = 20  # more say nothing new, and each costs every reader
-_MAKE_A_VERSION = ("load", "restore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Event:
 def events_of(header: Mapping[str, Any], history: History | None) -> Iterator[Event]:
     """The events of one entry. `history` adds what its update measured, as far as that is kept."""
     position, kind, before = header["position"], header["kind"], header["version_before"]
-    made = kind in _MAKE_A_VERSION or (kind == "push" and header["update"] is not None)
+    made = kind == "load" or (kind == "push" and header["update"] is not None)
     version = before + 1 if made else before
     base = {"position": position, "version": version if version >= 0 else None, "at": header["at"]}
     if kind == "push" and made:
@@ -54,8 +53,8 @@ def events_of(header: Mapping[str, Any], history: History | None) -> Iterator[Ev
     elif kind == "report":
         yield Event(position, "report", {**base, "version": header["version"], "values": header["values"]})
     else:
-        named = {name: header[name] for name in ("checkpoint", "name", "to_version") if name in header}
-        yield Event(position, "load" if kind in _MAKE_A_VERSION else kind, {**base, "action": kind, **named})
+        source = header.get("source")
+        yield Event(position, kind, {**base, "action": kind} if source is None else _restored(base, source))
 
 
 def _update(header: Mapping[str, Any], history: History | None, version: int) -> dict[str, Any]:
@@ -72,6 +71,10 @@ def _update(header: Mapping[str, Any], history: History | None, version: int) ->
         "staleness": header["version_before"] - header["base"],
         "samples": header["samples"],
     }
+
+
+def _restored(base: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    return {**base, "action": "restore", "source": dict(source)}
 
 
 def _refused(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,15 +114,22 @@ class Feed:
                 self._add(event)
             self._wake()
 
-    def tell_rejection(self, worker: str | None, rejection: Rejection, at: int) -> None:
+    def tell_rejection(self, worker: str | None, rejection: Rejection, version: int | None, at: int) -> None:
         """A request was refused here. Nothing of it is in the journal."""
         if self._second != at // 1000:
             self._second, self._rejections = at // 1000, 0
         self._rejections += 1
         if self.readers and self._rejections <= REJECTIONS_A_SECOND:
-            fields = {"position": self.position, "at": at, "worker": worker, "code": rejection.code}
-            version = rejection.extras.get("version")
-            self._add(Event(None, "rejection", {**fields, "version": version, "detail": rejection.detail}))
+            fields = {"worker": worker, "code": rejection.code, "detail": rejection.detail}
+            self._add(Event(None, "rejection", {"position": self.position, "version": version, "at": at, **fields}))
+            self._wake()
+
+    def tell_checkpoint(self, item: Mapping[str, Any], at: int) -> None:
+        """A checkpoint was made here: its own version (null: it is from outside), at the run's position of now."""
+        if self.readers:
+            said = {name: item[name] for name in ("name", "step", "etag", "bytes")}
+            place = {"position": self.position, "version": item["version"], "at": at}
+            self._add(Event(None, "checkpoint", {**place, **said}))
             self._wake()
 
     def skip_to(self, position: int) -> None:

@@ -129,13 +129,20 @@ class Past:
         history = None if state is None else state.arrays.history
         reached = after
         async for record in self._records(after, last):
+            header = json.loads(record.header)
             if record.position > reached + 1:
-                yield Event(None, "gap", {"position": reached, "kept_from": record.position, "kept_to": last})
+                yield self._gap(None, reached, record.position, last, header["version_before"])
             reached = record.position
-            for event in events_of(json.loads(record.header), history):
+            for event in events_of(header, history):
                 yield event
         if reached < last:
-            yield Event(last, "gap", {"position": reached, "kept_from": last + 1, "kept_to": last})
+            yield self._gap(last, reached, last + 1, last, -1 if state is None else state.control.version)
+
+    def _gap(self, place: int | None, reached: int, kept_from: int, kept_to: int, version: int) -> Event:
+        """Entries behind `reached` are no longer there; `version` is the one that they led to."""
+        kept = {"kept_from": kept_from, "kept_to": kept_to}
+        shown = version if version >= 0 else None
+        return Event(place, "gap", {"position": reached, "version": shown, "at": self._sequencer.now(), **kept})
 
     def _follow(self) -> None:
         if self._following is None or self._following.done():

@@ -68,8 +68,9 @@ class Replica:
         self._heads = HeadReads(store, sequencer.run.uid)
         self.past = Past(sequencer, store, shop, self._look_at, self._fresh)
         self.checkpoints = Checkpoints(
-            sequencer.run.uid, store, shop, budget, sequencer.now, self._look_at, self._store_errors
-        )
+            sequencer.run.uid, store, shop, budget, sequencer.now, self._look_at, self._store_errors,
+            sequencer.feed.tell_checkpoint,
+        )  # fmt: skip
         self.restores = Restores(sequencer, shop, limits, budget, new_key, self._upload, self._store_errors)
 
     @property
@@ -219,7 +220,7 @@ class Replica:
         live = control.live_workers()
         return {
             **worker_json(worker, row),
-            "version": control.version if control.initialised else None,
+            "version": control.shown_version,
             "rank": live.index(worker) if worker in live else None,
             "world_size": len(live),
             "lease_seconds": self._limits.lease_seconds,

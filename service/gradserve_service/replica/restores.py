@@ -61,6 +61,8 @@ class Restores:
             step=saved.step,
             memory=saved.memory,
             plateau=saved.plateau,
+            updates=saved.updates,
+            samples_seen=saved.samples_seen,
             schedule=saved.spec["schedule"],
             source=source,
             digest=frame.digest,

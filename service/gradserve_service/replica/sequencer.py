@@ -342,7 +342,7 @@ class Sequencer:
                 self.feed.tell(verdict.entry.header, state.arrays.history)
             elif isinstance(verdict, Rejection):
                 worker = getattr(proposal.request, "worker", None)
-                self.feed.tell_rejection(worker, verdict, int(self._clock() * 1000))
+                self.feed.tell_rejection(worker, verdict, state.control.shown_version, self.now())
             if proposal.look is not None:
                 verdict = await self._looked(state, proposal, verdict)
             if not proposal.answer.done():

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..core.arrays import Arrays
 from ..core.history import History
 from ..core.optimizers import Rule
 from .descriptions import warnings_of
@@ -24,7 +25,7 @@ def statistics_json(state: State, tolerance: float | None) -> dict[str, Any]:
     converged = None if tolerance is None or norm is None else norm < tolerance
     return {
         "step": control.step,
-        "updates": history.updates,
+        "updates": control.updates,
         "samples_seen": control.samples_seen,
         "epoch": control.epoch,
         "gradient_norm": norm,
@@ -47,18 +48,35 @@ def _moving_norm(history: History) -> float | None:
 
 
 def _effective_lr(state: State) -> dict[str, float | None] | None:
-    """The rate that each element's gradient got in the last update, for rules that have one an element."""
-    arrays, rates = state.arrays, state.arrays.history.column("lr")
-    if not rates.size or arrays.step < 1:
+    """The rate that each element's gradient got in the last update, for rules that have one an element: its group's,
+    with the staleness weight. What is frozen has none."""
+    arrays, rates = state.arrays, state.arrays.history.rates
+    if not rates or arrays.step < 1:
         return None
     rule: Rule = arrays.rule
+    slots = [arrays.slots[slot.name] for slot in rule.slots]
+    found = []
     with np.errstate(all="ignore"):
-        found = rule.element_rates(arrays.step, float(rates[-1]), [arrays.slots[slot.name] for slot in rule.slots])
-        if found is None or not found.size:
+        for start, stop, group in _trained(arrays):
+            part = rule.element_rates(arrays.step, rates[group], [slot[start:stop] for slot in slots])
+            if part is None:
+                return None
+            found.append(part)
+        if not sum(part.size for part in found):
             return None
-        least, most = float(found.min()), float(found.max())
-        median = float(np.median(found, overwrite_input=True))
+        every = found[0] if len(found) == 1 else np.concatenate(found)
+        least, most = float(every.min()), float(every.max())
+        median = float(np.median(every, overwrite_input=True))
     return {"min": _finite(least), "median": _finite(median), "max": _finite(most)}
+
+
+def _trained(arrays: Arrays) -> list[tuple[int, int, int]]:
+    """From where to where, and in which group: all parameters that are not frozen."""
+    assert arrays.layout is not None
+    if not arrays.stretches:
+        return [(0, arrays.layout.parameters, 0)]
+    frozen = {place for place, group in enumerate(arrays.spec.groups, 1) if group.frozen}
+    return [(each.start, each.stop, each.group) for each in arrays.stretches if each.group not in frozen]
 
 
 def _tensors(state: State) -> list[dict[str, Any]]:
