@@ -14,7 +14,7 @@ SPEC = {"optimizer": {"name": "sgd", "lr": 0.5}}
 
 def paths_with(method: str) -> list[str]:
     """Every path of the document that takes the method, with names that exist."""
-    places = {"run": "run", "worker": "w", "sequence": "1", "code": "fenced", "name": "c"}
+    places = {"run": "run", "worker": "w", "sequence": "1", "code": "fenced", "name": "c", "checkpoint": "c"}
     paths = create_app(None, Settings()).openapi()["paths"]
     return sorted(path.format_map(places) for path, operations in paths.items() if method in operations)
 
@@ -48,6 +48,7 @@ STREAMS = ("/events", "/metrics")  # without an end, or different at every look
 async def test_head_answers_as_get_does_without_the_body(server, path):
     await server.make_run(weights={"w": [1.0]})
     await server.push(1, {"gradients": {"w": [1.0]}})
+    await server.client.put("/v1/runs/run/checkpoints/c")
     got, head = await server.client.get(path), await server.client.head(path)
     assert (head.status_code, head.content) == (got.status_code, b"")
     assert head.headers["content-type"] == got.headers["content-type"]
