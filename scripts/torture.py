@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 PROGRESS_SECONDS = 5.0
-FLEET_SNAPSHOT_BYTES = str(2 << 20)  # a life lasts seconds: what a new one replays must be a part of that
 
 
 def main() -> int:

@@ -37,6 +37,7 @@ def write(serve: Callable[..., Any], store_url: str) -> dict[str, list[float]]:
         client.put("/v1/runs/r", json={**spec, "weights": {"b": [0.5], "a": [1.0, 2.0]}}).raise_for_status()
         for sequence in range(1, UPDATES + 1):
             client.put(f"/v1/runs/r/workers/w/pushes/{sequence}", json=PUSH).raise_for_status()
+        client.put("/v1/runs/r/checkpoints/best").raise_for_status()
         weights: dict[str, list[float]] = client.get(
             "/v1/runs/r/weights", headers={"Accept": "application/json"}
         ).json()["weights"]
@@ -66,6 +67,8 @@ def test_inspect_shows_runs_journals_and_heads_and_changes_nothing(gradserve, wr
     assert (r["name"], r["first"], r["position"], r["entries"]) == ("r", 1, UPDATES + 1, UPDATES + 1)
     assert len(bytes.fromhex(r["head"])) == 32
     assert r["payload_bytes"] > 0
+    assert new["checkpoints"] == []
+    assert [(each["name"], each["version"]) for each in r["checkpoints"]] == [("best", UPDATES)]
     assert files(url) == before
 
 
@@ -73,7 +76,7 @@ def test_inspect_for_people_has_a_line_for_each_run(gradserve, written):
     url, _ = written
     lines = gradserve("inspect", "--store", url).stdout.splitlines()
     assert any(line.startswith("new ") for line in lines)
-    assert any(line.startswith("r ") and "1-4" in line for line in lines)
+    assert any(line.startswith("r ") and "1-4" in line and line.rstrip().endswith(" best") for line in lines)
 
 
 def test_inspect_prints_the_last_entries_of_a_journal(gradserve, written):

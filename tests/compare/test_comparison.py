@@ -8,10 +8,13 @@ import math
 import numpy as np
 import pytest
 
+from gradserve.problems import Rejection
 from gradserve.specs import OPTIMIZERS, RunSpec
+from gradserve_service.compare import comparison
 from gradserve_service.compare.comparison import Row, compare, every_optimizer, optimizer_called
 from gradserve_service.compare.in_memory import InMemoryRun, Refusal
 from gradserve_service.compare.picture import spread
+from gradserve_service.compare.table import legend
 from gradserve_service.compare.trial import HIDDEN, Problem, Trial, train
 from gradserve_service.core.optimizers import rule_for
 from gradserve_service.demo.digits import CLASSES, PIXELS
@@ -83,6 +86,34 @@ def test_a_gradient_that_the_run_does_not_take_is_not_passed_over():
     with pytest.raises(Refusal) as caught:
         run.push({"w": np.array([1, np.nan, 0], np.float32)}, 1.0, 1)
     assert caught.value.code == "non-finite-gradient"
+
+
+def test_one_that_cannot_be_compared_is_named_and_the_others_go_on(problem, monkeypatch):
+    """A push that is refused, a declaration without a rate."""
+
+    class Rateless(RunSpec):
+        """Something without `lr`."""
+
+    called, trained = comparison.optimizer_called, comparison.train
+
+    def refusing(problem, optimizer):
+        if optimizer.name == "adam":
+            raise Refusal(Rejection("validation-error", "not this one"))
+        return trained(problem, optimizer)
+
+    monkeypatch.setattr(comparison, "train", refusing)
+    monkeypatch.setattr(
+        comparison,
+        "optimizer_called",
+        lambda name, lr=None: Rateless.model_construct() if name == "rmsprop" else called(name, lr),
+    )
+    result = compare(problem, ["adam", "rmsprop", "sgd"], [0.1], 0.1, 1)
+    assert [row.name for row in result.rows] == ["sgd"]
+    assert result.left_out == (("adam", "not this one"), ("rmsprop", "it has no learning rate"))
+    assert [each["name"] for each in result.to_json()["left_out"]] == ["adam", "rmsprop"]
+    assert legend(result).endswith(
+        "Not compared: adam (not this one). Not compared: rmsprop (it has no learning rate)."
+    )
 
 
 def test_a_grid_whose_end_is_the_best_goes_on(problem):

@@ -27,7 +27,7 @@ def inspect(
     entries: Annotated[int, typer.Option(min=0, help="Also print the last entries of the journal of RUN.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a store holds: runs, journals, snapshots, heads. Reads only.
+    """Show what a store holds: runs, journals, snapshots, checkpoints, heads. Reads only.
 
     An SQLite store belongs to one process at a time: stop its server, or ask the server (`gradserve status --url`).
     """
@@ -40,12 +40,13 @@ def inspect(
         return
     print(f"{found['store']}  durability {found['durability']}")
     print_table(
-        ("run", "uid", "created", "position", "head", "journal", "entries", "payloads", "snapshots at"),
+        ("run", "uid", "created", "position", "head", "journal", "entries", "payloads", "snapshots at", "checkpoints"),
         [
             (
                 row["name"], row["uid"], moment(row["created_at"]), row["position"], row["head"][:16],
                 f"{row['first']}-{row['position']}" if row["entries"] else "-", row["entries"],
                 amount(row["payload_bytes"]), ", ".join(str(at["position"]) for at in row["snapshots"]) or "-",
+                ", ".join(each["name"] for each in row["checkpoints"]) or "-",
             )
             for row in found["runs"]
         ],
@@ -110,6 +111,10 @@ async def _describe(store: Store, run: CatalogueRecord, entries: int) -> dict[st
         "snapshots": [
             {"position": snapshot.position, "bytes": snapshot.object.size, "digest": snapshot.digest}
             for snapshot in snapshots
+        ],
+        "checkpoints": [
+            {"name": each.name, "bytes": each.object.size, "created_at": each.created_at, **json.loads(each.about)}
+            for each in await store.checkpoints(run.uid)
         ],
     }
     if entries:

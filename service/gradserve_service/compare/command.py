@@ -16,7 +16,6 @@ from gradserve_service.demo.digits import CLASSES, PIXELS
 from gradserve_service.demo.mlp import initial_parameters
 
 from .comparison import RATES, compare, every_optimizer, optimizer_called
-from .in_memory import Refusal
 from .picture import draw
 from .table import legend, print_table, write_tables
 from .trial import HIDDEN, Problem, Trial
@@ -45,7 +44,7 @@ def compare_command(
 
     Same network, first weights and batches; every optimizer at a grid of learning rates and at its default.
     """
-    missing = [package for package in ("sklearn", "matplotlib") if find_spec(package) is None]
+    missing = [package for package in ("sklearn", "matplotlib", "threadpoolctl") if find_spec(package) is None]
     if missing:
         Console(stderr=True).print(
             f"gradserve: compare needs {' and '.join(missing)}, which is not installed:\n"
@@ -62,12 +61,15 @@ def compare_command(
     problem = Problem.of(updates, batch_size, seed)
     parameters = sum(value.size for value in initial_parameters(PIXELS, HIDDEN, CLASSES, seed).values())
     output.mkdir(parents=True, exist_ok=True)
-    try:
-        with Watcher(console, names, len(rates) + 1) as watcher:
-            comparison = compare(problem, names, rates, target, parameters, watcher.saw)
-    except Refusal as refusal:
-        Console(stderr=True).print(f"[bold red]comparison failed:[/] {refusal}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+    from threadpoolctl import threadpool_limits
+
+    # One thread of arithmetic: the matrices are small, and what is measured must not depend on who else computes.
+    with threadpool_limits(1), Watcher(console, names, len(rates) + 1) as watcher:
+        comparison = compare(problem, names, rates, target, parameters, watcher.saw)
+    if not comparison.rows:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in comparison.left_out)
+        Console(stderr=True).print(f"gradserve: nothing could be compared: {reasons}", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
     write_tables(output, comparison)
     draw(output / "comparison.png", comparison)
     print_table(console, comparison)
@@ -106,7 +108,7 @@ class Watcher:
     """A bar on a terminal; a line for each optimizer anywhere else."""
 
     def __init__(self, console: Console, names: list[str], trials: int) -> None:
-        self._console, self._names, self._trials = console, names, trials
+        self._console, self._names = console, names
         self._name, self._best = "", float("inf")
         self._progress = Progress(
             TextColumn("  {task.description:<20}"),

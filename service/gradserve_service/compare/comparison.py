@@ -17,6 +17,7 @@ from gradserve.specs import OPTIMIZERS, RunSpec
 from gradserve.specs.optimizer_fields import OptimizerFields
 from gradserve_service.demo.digits import CLASSES
 
+from .in_memory import Refusal
 from .trial import Problem, Trial, train
 
 __all__ = ["GUESS", "RATES", "Comparison", "Row", "compare", "every_optimizer", "optimizer_called"]
@@ -111,6 +112,7 @@ class Comparison:
     target: float
     parameters: int
     rows: tuple[Row, ...]
+    left_out: tuple[tuple[str, str], ...] = ()  # names that could not be compared, and why
 
     def to_json(self) -> dict[str, Any]:
         """`table.json`. Equal for equal options, but for the times."""
@@ -122,6 +124,7 @@ class Comparison:
             "seed": self.problem.seed,
             "target_loss": self.target,
             "optimizers": [row.to_json() for row in self.rows],
+            "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
         }
 
 
@@ -133,28 +136,38 @@ def compare(
     parameters: int,
     on_trial: Callable[[str, Trial], None] = lambda name, trial: None,
 ) -> Comparison:
-    """Train every optimizer at every rate. `on_trial` sees each training when it has ended. Raises `Refusal`."""
+    """Train every optimizer at every rate; one that cannot be is left out. `on_trial` sees each training at its end."""
 
     def trial(name: str, lr: float | None = None) -> Trial:
         done = train(problem, optimizer_called(name, lr))
         on_trial(name, done)
         return done
 
-    rows = []
+    rows, left_out = [], []
     for name in names:
-        default = trial(name)
-        known = {default.lr: default}
-        trials = [known.get(lr) or trial(name, lr) for lr in sorted(rates)]
-        row = Row(name, tuple(trials), default, target)
-        for _ in range(FURTHER_MAX if len(rates) > 1 else 0):
-            further = _beyond(row)
-            if further is None:
-                break
-            trials = sorted([*row.trials, known.get(further) or trial(name, further)], key=lambda each: each.lr)
-            row = Row(name, tuple(trials), default, target)
-        rows.append(row)
+        if "lr" not in type(optimizer_called(name)).model_fields:
+            left_out.append((name, "it has no learning rate"))
+            continue
+        try:
+            rows.append(_row(name, rates, target, trial))
+        except Refusal as refusal:
+            left_out.append((name, str(refusal)))
     rows.sort(key=lambda row: (row.best.updates_to(target) or math.inf, _or_infinity(row.best.loss)))
-    return Comparison(problem, target, parameters, tuple(rows))
+    return Comparison(problem, target, parameters, tuple(rows), tuple(left_out))
+
+
+def _row(name: str, rates: Sequence[float], target: float, trial: Callable[..., Trial]) -> Row:
+    """One optimizer at its default, over the grid, and beyond an end of it that is the best."""
+    default = trial(name)
+    known = {default.lr: default}
+    row = Row(name, tuple(known.get(lr) or trial(name, lr) for lr in sorted(rates)), default, target)
+    for _ in range(FURTHER_MAX if len(rates) > 1 else 0):
+        further = _beyond(row)
+        if further is None:
+            break
+        trials = sorted([*row.trials, known.get(further) or trial(name, further)], key=lambda each: each.lr)
+        row = Row(name, tuple(trials), default, target)
+    return row
 
 
 def _beyond(row: Row) -> float | None:

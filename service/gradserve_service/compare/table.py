@@ -69,13 +69,14 @@ def write_tables(folder: Path, comparison: Comparison) -> None:
 
 
 def legend(comparison: Comparison) -> str:
-    """What was measured, in three sentences."""
+    """What was measured, in three sentences, and what could not be."""
     problem = comparison.problem
+    left_out = [f" Not compared: {name} ({reason})." for name, reason in comparison.left_out]
     return (
         f"Handwritten digits, {comparison.parameters:,} parameters, {problem.updates:,} updates of "
         f"{problem.batch_size} rows, seed {problem.seed}; losses are over all training rows. "
         f"'reaches it at lr': the rates around the best one at which the loss comes to {comparison.target:g}. "
-        "'lost above': rates above the best at which it ran away or ended no better than a guess."
+        "'lost above': rates above the best at which it ran away or ended no better than a guess." + "".join(left_out)
     )
 
 
