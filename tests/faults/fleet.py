@@ -74,7 +74,7 @@ def _head(server: Server, run: str) -> str | None:
 @contextlib.contextmanager
 def fleet_serving(store: str, folder: Path, count: int, **how: Any) -> Iterator[Fleet]:
     """That many servers, all of them answering; ended by force, whatever happens."""
-    fleet = Fleet([Server(store, _made(folder / f"server-{index}"), **how) for index in range(count)])
+    fleet = Fleet([Server(store, made(folder / f"server-{index}"), **how) for index in range(count)])
     try:
         fleet.start()
         yield fleet
@@ -82,6 +82,6 @@ def fleet_serving(store: str, folder: Path, count: int, **how: Any) -> Iterator[
         fleet.end()
 
 
-def _made(folder: Path) -> Path:
+def made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -10,6 +10,7 @@ from gradserve_service.core.arrays import Arrays, update
 from gradserve_service.core.control import Control, Creation
 from gradserve_service.core.entries import genesis_hash, write_entry
 from gradserve_service.core.gradient import Gradient
+from gradserve_service.replica.recovery import State
 from gradserve_service.replica.snapshots import freeze
 
 
@@ -23,7 +24,7 @@ def test_the_next_update_leaves_the_frozen_state_alone():
     push |= {"at": 0, "base": 0, "loss": None, "samples": 1.0}
     entry, gradient = write_entry(control.head, push), Gradient.whole(np.ones(3, np.float32))
     update(arrays, entry, gradient)
-    _, frozen = freeze(control, arrays)
+    frozen = freeze(State(control, arrays)).arrays
     before = frozen.weights.tobytes(), *(slot.tobytes() for slot in frozen.slots.values()), dict(frozen.memory)
     update(arrays, entry, gradient)
     assert before == (frozen.weights.tobytes(), *(s.tobytes() for s in frozen.slots.values()), dict(frozen.memory))

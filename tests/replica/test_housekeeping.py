@@ -14,7 +14,7 @@ from redis import Redis
 from gradserve.specs import PushFields, RunSpec
 from gradserve.wire import frame_from_json
 from gradserve_service.replica import replica as replica_module
-from gradserve_service.replica import sequencer
+from gradserve_service.replica import snapshots
 from gradserve_service.replica.recovery import State
 from real_redis import RealRedis
 from replica.runs import ADAM, a_run, push, refusal, server, tensor, whole_state
@@ -150,7 +150,7 @@ async def test_no_memory_for_a_snapshot_is_no_failure(store_url: str, monkeypatc
     def no_memory(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(sequencer, "freeze", no_memory)
+    monkeypatch.setattr(snapshots, "freeze", no_memory)
     async with server(store_url, snapshot_journal_bytes_min=2_000) as replicas:
         run = await a_run(replicas)
         for sequence in range(1, 31):

@@ -40,6 +40,7 @@ class Mix:
     kill_seconds: float = NEVER
     drained: float = 0.2  # share of restarts that are orderly
     pause_seconds: float = NEVER
+    bits_flipped: float = NEVER  # a server gets one bit of the weights wrong, in an entry that it catches up with
     # workers
     worker_kill_seconds: float = NEVER
     zombies: float = 0.5  # share of killed workers that were only paused
@@ -121,6 +122,7 @@ MIXES: dict[str, Mix] = {
         store_ghost=0.2,
     ),
     "rot": Mix(rot_seconds=1.5, kill_seconds=3.0, other_server=0.3, answer_lost=0.03),
+    "wrong-bits": Mix(bits_flipped=0.7, other_server=0.4, copied=0.05, readers=3, operator_seconds=4.0),
     "everything": _mixed(
         NETWORK,
         STORE,
@@ -157,6 +159,13 @@ class Faults:
             return "lost"
         kinds = ["lost", "unanswered", "stall", *KINDS[kind]]
         return self._drawn(draw, "store", kinds)
+
+    def of_arithmetic(self, random: Random) -> bool:
+        """Whether a server gets an entry wrong."""
+        if self.over or self.mix.bits_flipped == NEVER or random.random() >= self.mix.bits_flipped:
+            return False
+        self.count("bits_flipped")
+        return True
 
     def of_request(self, random: Random) -> str | None:
         """What becomes of a request or of its answer; a copy comes on top of the request itself."""

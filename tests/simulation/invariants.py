@@ -289,7 +289,9 @@ def faults_of_its_own(world: World) -> Iterator[str]:
     yield from world.loop.complaints[:SHOWN_EACH]
     if world.mix.rot_seconds:
         return  # there it may, and must
-    for line in [line for line in world.logged if line["log_level"] in ("error", "critical")][:SHOWN_EACH]:
+    told = {"state_diverged"} if world.mix.bits_flipped else set[str]()  # there it has to be
+    loud = [line for line in world.logged if line["log_level"] in ("error", "critical") and line["event"] not in told]
+    for line in loud[:SHOWN_EACH]:
         yield f"{line['event']} {line.get('reason', '')} {line.get('exc_info', line.get('exception', ''))!s:.2000}"
     for exchange in world.ledger.exchanges:
         response = exchange.response

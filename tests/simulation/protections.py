@@ -82,6 +82,7 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("a payload's digest is verified", switches.no_payload_digest, "rot", 0),
     _row("a bad image falls back to the one before", switches.newest_image_only, "kills", 0),
     _row("a snapshot copies the slots", switches.share_slots, "calm", 2),
+    _row("states are compared where snapshots are due", switches.no_comparison, "wrong-bits", 0),
     _row("publish compares the newest snapshot", _disk(publish_expected=False), "slow-store", 1),
     _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 1),
     _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from random import Random
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 from fastapi import FastAPI
 
 from gradserve.errors import ServerUnreachable
 from gradserve.messages import Request, Response
+from gradserve.wire import Frame
+from gradserve_service.core.arrays import Arrays
+from gradserve_service.core.entries import Entry
+from gradserve_service.core.gradient import Gradient
+from gradserve_service.core.image import METADATA_KEY
 from gradserve_service.http.app import create_app
 from gradserve_service.limits import Limits
 from gradserve_service.replica import Replicas
+from gradserve_service.replica.recovery import Workshop
 from gradserve_service.replica.threads import Threads
 from gradserve_service.settings import Settings
+from gradserve_service.store.records import SnapshotRecord
 
 from .disk import Disk
 from .faults import Faults
@@ -39,6 +49,20 @@ class Inline(Threads):
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+@dataclass(frozen=True)
+class Slippery(Workshop):
+    """Arithmetic that goes wrong where `wrong` says so."""
+
+    wrong: Callable[[Entry], bool] = lambda _: False
+
+    async def apply(self, arrays: Arrays, entry: Entry, frame: Frame | None, gradient: Gradient | None) -> None:
+        """`Workshop.apply`, then maybe another lowest bit in the first weight."""
+        await super().apply(arrays, entry, frame, gradient)
+        if arrays.weights is not None and self.wrong(entry):
+            arrays.weights = arrays.weights.copy()
+            arrays.weights.view(np.uint32)[0] ^= 1
 
 
 @cache
@@ -76,8 +100,20 @@ class Server:
             new_uid=lambda: f"{random.getrandbits(128):032x}",
             threads=Inline(),
         )
+        shop = self.replicas._shop
+        self.replicas._shop = Slippery(
+            shop.threads, shop.buffers, shop.inline_parameters_max, lambda entry: self._gets_wrong(entry, random)
+        )
         app_of(self._index).state.replicas = self.replicas
         self._loop.start(self.program, self.replicas.start(), f"{self.name} starts")
+
+    def _gets_wrong(self, entry: Entry, random: Random) -> bool:
+        """Only where a snapshot was due and another server has published it: nobody knows better than the first."""
+        return any(
+            snapshot.hash == entry.hash and _was_due(snapshot, run.objects[snapshot.object.id].content)
+            for run in self._disk.contents.runs.values()
+            for snapshot in run.snapshots
+        ) and self._faults.of_arithmetic(random)
 
     @property
     def alive(self) -> bool:
@@ -124,6 +160,13 @@ class Server:
         self._trace("answers", self.name, request.method, request.path, response.status)
         if not answer.done():
             answer.set_result(response)
+
+
+def _was_due(snapshot: SnapshotRecord, image: bytes) -> bool:
+    """Not one that a server left when it went, or made up for."""
+    header = json.loads(image[8 : 8 + int.from_bytes(image[:8], "little")])
+    state = json.loads(header["__metadata__"][METADATA_KEY])
+    return bool(state["control"]["snapshot_position"] == snapshot.position)
 
 
 async def call_app(app: FastAPI, request: Request) -> Response:

@@ -20,10 +20,10 @@ from gradserve.messages import Flow
 from gradserve.session import WorkerSession
 from gradserve.weights import PushResult
 from gradserve_service.core import image, machine
-from gradserve_service.core.control import Control
 from gradserve_service.core.entries import Entry
-from gradserve_service.replica import recovery, sequencer, snapshots
+from gradserve_service.replica import recovery, snapshots
 from gradserve_service.replica.heads import HeadReads
+from gradserve_service.replica.recovery import State
 from gradserve_service.replica.replica import Replica
 from gradserve_service.replica.sequencer import Decided, Sequencer
 from gradserve_service.store.protocols import StoreUnavailable
@@ -208,15 +208,24 @@ def newest_image_only() -> Any:
     return mock.patch.object(SimStore, "snapshots", snapshots)
 
 
+def no_comparison() -> Any:
+    """A server does not compare what it computed with what another one published."""
+
+    async def differing(store: Any, uid: str, computed: dict[int, str]) -> None:
+        computed.clear()
+
+    return mock.patch.object(snapshots, "differing", differing)
+
+
 def share_slots() -> Any:
     """A snapshot is of slots that go on changing while it is written."""
     original = snapshots.freeze
 
-    def freeze(control: Control, arrays: Any) -> Any:
-        frozen, copies = original(control, arrays)
-        return frozen, dataclasses.replace(copies, slots=arrays.slots)
+    def freeze(state: State) -> State:
+        frozen = original(state)
+        return State(frozen.control, dataclasses.replace(frozen.arrays, slots=state.arrays.slots))
 
-    return mock.patch.object(sequencer, "freeze", freeze)
+    return mock.patch.object(snapshots, "freeze", freeze)
 
 
 # The SDK

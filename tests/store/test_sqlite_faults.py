@@ -52,7 +52,8 @@ def owner(url: str, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen
         [sys.executable, "-c", OWNER, url, level],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])},
     )
     with child:
         yield child

@@ -102,6 +102,23 @@ def image_digest(pieces: Sequence[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
+def state_digest(control: Control, arrays: Arrays) -> str:
+    """xxh3-128 of control, the rule's memory, weights and slots, hex: equal states have it equal on every host.
+
+    The history is left out: nothing that is applied is made of it.
+    """
+    small = {
+        "semantics": SEMANTICS,
+        "control": control.to_json(),
+        "slots": [name for name, _ in _vectors(arrays)],
+        "memory": arrays.memory,
+        "step": arrays.step,
+        "version": arrays.version,
+    }
+    pieces = [json.dumps(small, separators=(",", ":"), sort_keys=True).encode()]
+    return image_digest([*pieces, *(_bytes_of(vector) for _, vector in _vectors(arrays))])
+
+
 def decode_image(
     image: memoryview,
     uid: str,

@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gradserve_service.replica import Replicas
@@ -85,6 +85,7 @@ class Holdings(Collector):
 
     def __init__(self, replicas: Replicas, waits: Waits) -> None:
         held = replicas.holdings()
+        self._divergences = held.divergences
         self._gauges = {
             "gradserve_runs_in_memory": ("Runs with a task on this server.", held.runs),
             "gradserve_state_bytes": ("Weights and slots in memory.", held.state_bytes),
@@ -95,7 +96,12 @@ class Holdings(Collector):
             "gradserve_draining": ("1 while the server shuts down.", int(replicas.draining)),
         }
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One gauge each."""
+    def collect(self) -> Iterator[Metric]:
+        """One gauge each, and what was counted below this floor."""
         for name, (text, value) in self._gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
+        yield CounterMetricFamily(
+            "gradserve_state_diverged",
+            "States of runs that differed from the published snapshot of their position, and were restored.",
+            value=self._divergences,
+        )

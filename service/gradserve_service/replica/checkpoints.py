@@ -12,9 +12,7 @@ from typing import Any
 from gradserve.problems import Refused, refuse
 from gradserve.wire import decode_frame
 
-from ..core.arrays import Arrays
 from ..core.checkpoint import SavedState, decode_checkpoint, encode_checkpoint, imported_state, saved_state
-from ..core.control import Control
 from ..core.gradient import non_finite_tensors
 from ..core.image import image_digest
 from ..core.machine import whole_layout
@@ -53,7 +51,8 @@ class Checkpoints:
         """Keep the present state under a name. A name that is taken is answered as it is (False)."""
 
         async def present() -> SavedState:
-            return saved_state(*await self.look(_frozen))
+            frozen = await self.look(_frozen)
+            return saved_state(frozen.control, frozen.arrays)
 
         return await self._created(name, present)
 
@@ -150,10 +149,10 @@ def _item(record: CheckpointRecord) -> dict[str, Any]:
     return {"name": record.name, **said, "bytes": record.object.size, "created_at": record.created_at}
 
 
-def _frozen(state: State) -> tuple[Control, Arrays]:
+def _frozen(state: State) -> State:
     if not state.control.initialised:
         raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
-    return freeze(state.control, state.arrays)
+    return freeze(state)
 
 
 def _imported(body: bytes | memoryview, spec: dict[str, Any]) -> SavedState:

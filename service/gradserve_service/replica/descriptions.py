@@ -58,10 +58,16 @@ def _tensors(control: Control) -> list[dict[str, Any]]:
 
 def warnings_of(state: State) -> list[str]:
     """What is allowed and most likely not meant, and what the gradients have come to."""
-    control, gradients = state.control, state.arrays.history.present_warnings()
+    control, found = state.control, state.arrays.history.present_warnings()
+    if state.diverged_at is not None:
+        found = [
+            *found,
+            f"state_diverged: at position {state.diverged_at} this server's state differed from the published one; it "
+            "was restored from the store. Suspect the memory or the processor of one of the servers",
+        ]
     if control.layout is None:
-        return gradients
-    return gradients + [
+        return found
+    return found + [
         f"groups: the pattern {pattern!r} of {group!r} matches no tensor of this run"
         for group, pattern in idle_patterns(control.spec.groups, control.layout.names)
     ]

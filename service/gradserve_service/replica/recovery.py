@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gradserve.problems import Refused
@@ -20,13 +20,14 @@ from ..core.control import Control
 from ..core.entries import ChainBroken, Entry, read_entry
 from ..core.gradient import Gradient, spans_between
 from ..core.history import History
-from ..core.image import DamagedImage, decode_image
+from ..core.image import DamagedImage, decode_image, state_digest
 from ..core.machine import advance
 from ..store.protocols import Store
 from ..store.records import CatalogueRecord, Record, SnapshotRecord
 from .threads import Threads
 
 T = TypeVar("T")
+FLOAT32_BYTES = 4
 Tell = Callable[[Mapping[str, Any], History], None]
 
 
@@ -37,6 +38,13 @@ class State:
     control: Control
     arrays: Arrays
     restored_from: int = 0  # position of the snapshot it began with
+    computed: dict[int, str] = field(default_factory=dict)  # where snapshots were due: digests not compared yet
+    wrong: bool = False  # it differs from what was published: nothing may be answered from it
+    diverged_at: int | None = None  # where the state before this one was found to differ from what was published
+
+    @property
+    def parameters(self) -> int:
+        return 0 if self.arrays.layout is None else self.arrays.layout.parameters
 
 
 class Damaged(Exception):
@@ -113,6 +121,13 @@ async def catch_up(
     `Damaged`."""
     async for record in _records(store, state, entries_a_read):
         tell((await _replay(store, state, shop, record)).header, state.arrays.history)
+        if state.control.snapshot_position == state.control.position:
+            state.computed[state.control.position] = await digest_of(shop, state.control, state.arrays)
+
+
+async def digest_of(shop: Workshop, control: Control, arrays: Arrays) -> str:
+    """The digest of a state that nobody changes meanwhile."""
+    return await shop.run(arrays.state_bytes // FLOAT32_BYTES, lambda _: state_digest(control, arrays))
 
 
 async def _replay(store: Store, state: State, shop: Workshop, record: Record) -> Entry:

@@ -44,6 +44,7 @@ class Holdings:
     queued: int  # requests that wait for their run's task
     queued_most: int  # … in one run
     body_bytes: int
+    divergences: int  # states that differed from the published ones, since the start
 
 
 class Replicas:
@@ -73,6 +74,7 @@ class Replicas:
         self._open: OrderedDict[str, tuple[Replica, Sequencer]] = OrderedDict()  # the last asked for last
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
+        self._divergences = 0
         self._numerics: list[str] = []  # why the arithmetic of this machine cannot be trusted
 
     # Start and end
@@ -222,8 +224,9 @@ class Replicas:
             await self._forget(record.name, REOPENED)
         self._require_open()
         sequencer = Sequencer(
-            record, self.store, self._shop, self.limits, self._clock, lambda: self.draining, self._retain
-        )
+            record, self.store, self._shop, self.limits, self._clock, lambda: self.draining, self._retain,
+            self._count_divergence,
+        )  # fmt: skip
         replica = Replica(sequencer, self.store, self._shop, self.limits, self._budget, self._new_uid)
         self._open[record.name] = (replica, sequencer)
         return replica
@@ -265,6 +268,9 @@ class Replicas:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
         return [{"name": record.name, "uid": record.uid, "created_at": record.created_at} for record in records]
 
+    def _count_divergence(self) -> None:
+        self._divergences += 1
+
     def holdings(self) -> Holdings:
         """How much this server holds now."""
         queues = [sequencer.queued for _, sequencer in self._open.values()]
@@ -274,6 +280,7 @@ class Replicas:
             queued=sum(queues),
             queued_most=max(queues, default=0),
             body_bytes=self._budget.held_bytes,
+            divergences=self._divergences,
         )
 
     def describe_server(self) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import structlog
 from gradserve.problems import Refused, Rejection, refuse
 from gradserve.wire import Frame
 
-from ..core.arrays import Arrays
 from ..core.control import Control, WorkerRow
 from ..core.entries import ChainBroken, Entry
 from ..core.gradient import Gradient
@@ -39,7 +38,7 @@ from ..store.records import (
 from .events import Feed
 from .published import Published
 from .recovery import Damaged, State, Workshop, catch_up, rebuild, restore
-from .snapshots import Retain, freeze, write_snapshot
+from .snapshots import Retain, Snapshots, freeze
 
 T = TypeVar("T")
 log = structlog.get_logger("gradserve.replica")
@@ -77,6 +76,7 @@ class Sequencer:
         clock: Callable[[], float],
         draining: Callable[[], bool],
         retain: Retain,
+        count_divergence: Callable[[], None],
     ) -> None:
         self.run = run
         self.published: Published | None = None
@@ -88,14 +88,15 @@ class Sequencer:
         self._limits = limits
         self._clock = clock
         self._draining = draining
-        self._retain = retain
+        self._snapshots = Snapshots(run, store, shop, retain, self._diverged)
+        self._count_divergence = count_divergence
+        self._diverged_at: int | None = None
         self._queue: deque[Proposal] = deque()
         self._waiting = asyncio.Event()
         self._idle = asyncio.Event()  # nothing queued, and no batch on its way
         self._idle.set()
         self._in_doubt = True  # the state may be behind the store's
         self._crashes = 0  # in a row: the same entry fails again when it is replayed
-        self._snapshot: asyncio.Task[bool] | None = None
         self._task = asyncio.create_task(self._work(), name=f"run {run.name}")
 
     # What the replica calls
@@ -112,7 +113,7 @@ class Sequencer:
     @property
     def idle(self) -> bool:
         """Nothing queued, no batch and no snapshot on its way."""
-        return self._idle.is_set() and (self._snapshot is None or self._snapshot.done())
+        return self._idle.is_set() and self._snapshots.idle
 
     def now(self) -> int:
         """Milliseconds since the epoch: kept as a fact, never a rule."""
@@ -122,31 +123,31 @@ class Sequencer:
         """Put the request in the queue and wait for its verdict; a caller that goes away leaves it there."""
         if self.gone is not None:
             raise Refused(self.gone)
+        self._put(proposal)
+        return await asyncio.shield(proposal.answer)
+
+    def _put(self, proposal: Proposal) -> None:
         self._queue.append(proposal)
         self._idle.clear()
         self._waiting.set()
-        return await asyncio.shield(proposal.answer)
 
     async def drain(self) -> None:
         """Answer what is queued, then leave a snapshot so that the next start is quick."""
         await self._idle.wait()
-        if self._snapshot is not None:
-            await self._snapshot
+        await self._snapshots.finish()
         if self.state is None or self.gone is not None or not self.state.control.initialised:
             return
         # Frozen by the run's task, as any look at a whole state: a late reader may still make it catch up.
-        look = Proposal(Look(), asyncio.get_running_loop().create_future(), look=_freeze)
+        look = Proposal(Look(), asyncio.get_running_loop().create_future(), look=freeze)
         if not isinstance(await self.propose(look), Rejection):
-            await self._write_snapshot(look.seen)
+            await self._snapshots.write(self.state or look.seen, look.seen)
 
     async def stop(self, why: Rejection) -> None:
         """End the task. What is still queued, and whoever still holds this run, hears why."""
         self.gone = self.gone or why
         self.feed.end()
-        tasks = [task for task in (self._task, self._snapshot) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task.cancel()
+        await asyncio.gather(self._task, self._snapshots.cancel(), return_exceptions=True)
         self._refuse_all(self._queue, why)
 
     # The task
@@ -283,6 +284,27 @@ class Sequencer:
         """The state, restored or caught up where it may be behind."""
         if self.state is not None and not self._in_doubt:
             return self.state
+        for _ in range(self._limits.crashes_max):
+            state = await self._caught_up() or await self._restored()
+            if await self._snapshots.agree(state):
+                break
+            self.state = None
+        else:
+            raise refuse(
+                "quarantined",
+                f"run '{self.run.name}': {self._limits.crashes_max} times in a row the state that this server computes "
+                "from the journal was not the published one: suspect the memory or the processor of a server",
+            )
+        if state is not self.state and state.control.snapshot_position > state.restored_from:
+            await self._snapshots.start(state)  # it was due and never published
+        state.diverged_at = self._diverged_at
+        self.state, self._in_doubt = state, False
+        self.feed.skip_to(state.control.position)
+        self._publish(state, state.control.position, state.control.head)
+        return state
+
+    async def _caught_up(self) -> State | None:
+        """The state held, with what the journal has behind it; None where it cannot be continued."""
         if self.state is not None:
             try:
                 await catch_up(self._store, self.state, self._shop, self._limits.catch_up_entries, self.feed.tell)
@@ -290,11 +312,7 @@ class Sequencer:
                 log.warning("history_differs", run=self.run.name, reason=str(error))
                 self.feed.end()
                 self.state = None
-        state = self.state or await self._restored()
-        self.state, self._in_doubt = state, False
-        self.feed.skip_to(state.control.position)
-        self._publish(state, state.control.position, state.control.head)
-        return state
+        return self.state
 
     async def _restored(self) -> State:
         self.published = None
@@ -310,8 +328,6 @@ class Sequencer:
                 reason = error
                 break
             else:
-                if state.control.snapshot_position > state.restored_from:
-                    await self._start_snapshot(state)  # it was due and never published
                 return state
         raise refuse("quarantined", f"run '{self.run.name}' cannot be rebuilt from its journal: {reason}")
 
@@ -349,7 +365,7 @@ class Sequencer:
                 proposal.answer.set_result(verdict)
             await self._discard(proposal)
         if appended and state.control.snapshot_position == state.control.position:
-            await self._start_snapshot(state)
+            await self._snapshots.start(state)
 
     async def _looked(self, state: State, proposal: Proposal, verdict: Verdict) -> Verdict:
         """Let the proposal look. What goes wrong there is its own affair: the state is whole."""
@@ -370,7 +386,7 @@ class Sequencer:
             proposal.object = None
 
     async def _look(self, state: State, look: Callable[[State], T]) -> T:
-        return await self._shop.run(_size(state), lambda _: look(state))
+        return await self._shop.run(state.parameters, lambda _: look(state))
 
     def _publish(self, state: State, position: int, head: bytes) -> None:
         """Let readers see the arrays as they are now, by one assignment. The control state may be some entries ahead:
@@ -386,20 +402,6 @@ class Sequencer:
                 head=head.hex(),
                 step=arrays.step,
             )
-
-    async def _start_snapshot(self, state: State) -> None:
-        """Freeze the state now, write it in the background. One at a time: a slow store gets fewer snapshots."""
-        if self._snapshot is not None and not self._snapshot.done():
-            return
-        try:
-            frozen = await self._look(state, _freeze)
-        except MemoryError:
-            log.warning("snapshot_not_taken", run=self.run.name, reason="no memory for a copy of the slots")
-            return
-        self._snapshot = asyncio.create_task(self._write_snapshot(frozen))
-
-    async def _write_snapshot(self, frozen: tuple[Control, Arrays]) -> bool:
-        return await write_snapshot(self._store, self._shop, *frozen, retain=self._retain)
 
     # When it goes wrong
 
@@ -419,6 +421,19 @@ class Sequencer:
         self._in_doubt = True
         return Rejection("store-lost", f"the store no longer holds run '{self.run.name}': restore the store")
 
+    def _diverged(self, state: State, position: int) -> None:
+        """Two servers made different states of one journal, so one of them computed wrongly. The published one counts,
+        for recovery begins with it: what is held here goes, and is restored before anything else is answered."""
+        log.error("state_diverged", run=self.run.name, position=position)
+        self._count_divergence()
+        state.wrong = True
+        self._diverged_at = position
+        if self.state is state:
+            self.state = self.published = None
+            self._in_doubt = True
+            self.feed.end()
+            self._put(Proposal(Look(), asyncio.get_running_loop().create_future()))  # a batch may be on its way
+
     def _crashed(self, error: Exception) -> None:
         self._crashes += 1
         self.state, self._in_doubt = None, True
@@ -427,11 +442,3 @@ class Sequencer:
 
 def _brings_payload(verdict: Verdict) -> bool:
     return isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))
-
-
-def _freeze(state: State) -> tuple[Control, Arrays]:
-    return freeze(state.control, state.arrays)
-
-
-def _size(state: State) -> int:
-    return 0 if state.arrays.layout is None else state.arrays.layout.parameters

@@ -2,33 +2,127 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
 
 from ..core.arrays import Arrays
 from ..core.control import Control
+from ..core.entries import ChainBroken
 from ..core.image import encode_image, image_digest
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
-from ..store.records import SnapshotRecord
-from .recovery import Workshop
+from ..store.records import CatalogueRecord, SnapshotRecord
+from .recovery import State, Workshop, digest_of
 
 Retain = Literal["snapshots", "all"]  # of the journal: what recovery needs, or everything for audit and rollback
 log = structlog.get_logger("gradserve.snapshots")
 
 
-def freeze(control: Control, arrays: Arrays) -> tuple[Control, Arrays]:
+def freeze(state: State) -> State:
     """The state at this position as a value: weights by reference; what is written in place is copied."""
+    control, arrays = state.control, state.arrays
     slots = {name: slot.copy() for name, slot in arrays.slots.items()}
     memory, history = dict(arrays.memory), arrays.history.frozen()
-    return control.fork(), dataclasses.replace(arrays, slots=slots, memory=memory, history=history)
+    return State(control.fork(), dataclasses.replace(arrays, slots=slots, memory=memory, history=history))
 
 
-async def write_snapshot(store: Store, shop: Workshop, control: Control, arrays: Arrays, *, retain: Retain) -> bool:
-    """Write the frozen state as an image, publish it, trim the journal unless all of it is to be
-    retained. False: another server was first, or the
-    store had no room; the journal simply stays longer."""
+class Snapshots:
+    """The snapshots of one run on this server, one at a time, and what those of other servers say of its state.
+
+    diverged  is told of a state that differs from what was published, and where
+    """
+
+    def __init__(
+        self,
+        run: CatalogueRecord,
+        store: Store,
+        shop: Workshop,
+        retain: Retain,
+        diverged: Callable[[State, int], None],
+    ) -> None:
+        self._run, self._store, self._shop, self._retain, self._diverged = run, store, shop, retain, diverged
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """None is on its way."""
+        return self._task is None or self._task.done()
+
+    async def start(self, state: State) -> None:
+        """Freeze the state now, write it in the background. One at a time: a slow store gets fewer snapshots."""
+        if not self.idle:
+            return
+        try:
+            frozen = await self._shop.run(state.parameters, lambda _: freeze(state))
+        except MemoryError:
+            log.warning("snapshot_not_taken", run=self._run.name, reason="no memory for a copy of the slots")
+            return
+        self._task = asyncio.create_task(self.write(state, frozen))
+
+    async def write(self, state: State, frozen: State) -> None:
+        """Publish what was frozen of the state, or, where another server was first, compare with what it published."""
+        position = frozen.control.position
+        digest = await digest_of(self._shop, frozen.control, frozen.arrays)
+        if await write_snapshot(self._store, self._shop, frozen.control, frozen.arrays, digest, retain=self._retain):
+            return
+        computed = {position: digest}
+        with contextlib.suppress(StoreUnavailable, RunAbsent, ChainBroken):  # then it is asked at the next catch-up
+            if await differing(self._store, self._run.uid, computed) is not None:
+                self._diverged(state, position)
+        state.computed.update(computed)
+
+    async def agree(self, state: State) -> bool:
+        """Whether all that was published says the same as the state, which is then safe to serve."""
+        try:
+            position = await differing(self._store, self._run.uid, state.computed)
+        except ChainBroken as error:
+            log.info("state_not_comparable", run=self._run.name, reason=str(error))
+            return False  # the newest snapshot is as near as the end of the journal
+        if position is not None:
+            self._diverged(state, position)
+        return not state.wrong  # nor found to be by a snapshot's task meanwhile
+
+    async def finish(self) -> None:
+        """Wait for the one on its way."""
+        if self._task is not None:
+            await self._task
+
+    async def cancel(self) -> None:
+        """Give up the one on its way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def differing(store: Store, uid: str, computed: dict[int, str]) -> int | None:
+    """The first position at which this server computed another state than the one that was published there; None while
+    they agree. What is settled leaves `computed`; what is not published yet stays, to be asked for again.
+
+    Raises `ChainBroken` where nobody can tell any more: newer snapshots took the place of the one to compare with.
+    """
+    if not computed:
+        return None
+    published = {snapshot.position: snapshot.state for snapshot in await store.snapshots(uid)}
+    settled = {
+        position: computed.pop(position) for position in list(computed) if position <= max(published, default=-1)
+    }
+    if not settled:
+        return None
+    found = [position for position, state in settled.items() if published.get(position, state) != state]
+    if not found and max(settled) not in published:
+        raise ChainBroken(f"the snapshot at {max(settled)} is there no more: this server's state cannot be compared")
+    return min(found, default=None)
+
+
+async def write_snapshot(
+    store: Store, shop: Workshop, control: Control, arrays: Arrays, state: str, *, retain: Retain
+) -> bool:
+    """Write the frozen state, whose digest is `state`, as an image, publish it, trim the journal unless all of it is to
+    be retained. False: another server was first, or the store had no room; the journal simply stays longer."""
     uid = control.uid
     pieces = encode_image(control, arrays)
     digest = await shop.run(arrays.state_bytes // 4, lambda _: image_digest(pieces))
@@ -37,7 +131,7 @@ async def write_snapshot(store: Store, shop: Workshop, control: Control, arrays:
         if newest is not None and newest.position >= control.position:
             return False
         ref = await store.put_object(uid, pieces)
-        published = await store.publish(uid, newest, SnapshotRecord(control.position, control.head, ref, digest))
+        published = await store.publish(uid, newest, SnapshotRecord(control.position, control.head, ref, digest, state))
         if not published:
             await store.discard_object(uid, ref)
             return False

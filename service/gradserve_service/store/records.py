@@ -64,6 +64,7 @@ class SnapshotRecord:
     hash: bytes
     object: ObjectRef
     digest: str  # xxh3-128 of the image's bytes, hex
+    state: str = "-"  # digest of what the image means, equal on every host; no spaces
 
 
 @dataclass(frozen=True, slots=True)

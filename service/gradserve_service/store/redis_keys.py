@@ -64,14 +64,14 @@ def entry_record(reply: list[object]) -> Record:
 
 
 def snapshot_text(snapshot: SnapshotRecord) -> bytes:
-    """`position hash object digest`: what publish compares, and trim reads."""
-    return f"{snapshot.position} {snapshot.hash.hex()} {snapshot.object} {snapshot.digest}".encode()
+    """`position hash object digest state`: what publish compares, and trim reads."""
+    return f"{snapshot.position} {snapshot.hash.hex()} {snapshot.object} {snapshot.digest} {snapshot.state}".encode()
 
 
 def snapshot_record(text: bytes) -> SnapshotRecord:
     """The pair of `snapshot_text`."""
-    position, digest_hex, place, digest = text.decode().split(" ")
-    return SnapshotRecord(int(position), bytes.fromhex(digest_hex), ObjectRef.parse(place), digest)
+    position, digest_hex, place, digest, state = text.decode().split(" ")
+    return SnapshotRecord(int(position), bytes.fromhex(digest_hex), ObjectRef.parse(place), digest, state)
 
 
 def checkpoint_text(checkpoint: CheckpointRecord) -> bytes:

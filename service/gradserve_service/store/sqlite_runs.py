@@ -178,7 +178,8 @@ def snapshots(db: sqlite3.Connection, uid: str) -> list[SnapshotRecord]:
     """Newest first."""
     number, _ = _living(db, uid)
     rows = db.execute(
-        "SELECT place, hash, object, digest FROM snapshots WHERE place >= ? AND place < ? ORDER BY place DESC LIMIT 2",
+        "SELECT place, hash, object, digest, state FROM snapshots WHERE place >= ? AND place < ? "
+        "ORDER BY place DESC LIMIT 2",
         span(number),
     )
     return [snapshot_record(row) for row in rows]
@@ -202,8 +203,8 @@ def publish(
     if hash_there != snapshot.hash or not files.complete(uid, snapshot.object):
         return False, []
     db.execute(
-        "INSERT INTO snapshots (place, hash, object, digest) VALUES (?, ?, ?, ?)",
-        (first + snapshot.position, snapshot.hash, str(snapshot.object), snapshot.digest),
+        "INSERT INTO snapshots (place, hash, object, digest, state) VALUES (?, ?, ?, ?, ?)",
+        (first + snapshot.position, snapshot.hash, str(snapshot.object), snapshot.digest, snapshot.state),
     )
     if len(kept) < 2:
         return True, []

@@ -8,7 +8,7 @@ from pathlib import Path
 from .protocols import StoreUnfit
 from .records import CatalogueRecord, Durability, ObjectRef, Record, SnapshotRecord
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PAGE_BYTES = 16 << 10  # measured: best for payloads of 40 KB, and small entries do not pay for it
 POSITION_BITS = 40  # of an entry's row number; the rest is the run's: one B-tree, each run's entries side by side
 SYNCHRONOUS: dict[Durability, str] = {"memory": "OFF", "journal": "NORMAL", "fsync": "FULL"}
@@ -28,7 +28,7 @@ CREATE TABLE entries (
 );
 CREATE INDEX entry_objects ON entries (object) WHERE object IS NOT NULL;
 CREATE TABLE snapshots (
-    place INTEGER PRIMARY KEY, hash BLOB NOT NULL, object TEXT NOT NULL, digest TEXT NOT NULL
+    place INTEGER PRIMARY KEY, hash BLOB NOT NULL, object TEXT NOT NULL, digest TEXT NOT NULL, state TEXT NOT NULL
 );
 CREATE TABLE checkpoints (
     run INTEGER NOT NULL, name TEXT NOT NULL, object TEXT NOT NULL, created_at INTEGER NOT NULL, about BLOB NOT NULL,
@@ -80,10 +80,10 @@ def entry_record(row: tuple[int, bytes, bytes, bytes, str | None]) -> Record:
     return Record(position_of(place), digest, header, inline, ObjectRef.parse(named) if named else None)
 
 
-def snapshot_record(row: tuple[int, bytes, str, str]) -> SnapshotRecord:
+def snapshot_record(row: tuple[int, bytes, str, str, str]) -> SnapshotRecord:
     """A row of `snapshots`."""
-    place, digest, named, image = row
-    return SnapshotRecord(position_of(place), digest, ObjectRef.parse(named), image)
+    place, digest, named, image, state = row
+    return SnapshotRecord(position_of(place), digest, ObjectRef.parse(named), image, state)
 
 
 def catalogue_record(row: tuple[str, str, bytes, bytes, int, int]) -> CatalogueRecord:
