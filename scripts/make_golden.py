@@ -1,15 +1,16 @@
 """Write the golden files of tests/core: what the optimizers and schedules of other libraries do, and the bits of ours.
 
-    python scripts/make_golden.py torch          # these three need the environment of scripts/references.py
-    python scripts/make_golden.py others
+    python scripts/make_golden.py torch [FAMILY…]     # these three need the environment of scripts/references.py
+    python scripts/make_golden.py others [FAMILY…]
     python scripts/make_golden.py schedules
-    python scripts/make_golden.py bits           # needs gradserve[service]
+    python scripts/make_golden.py bits [FAMILY…]      # needs gradserve[service]
 
-`torch.json` holds gradients, learning rates, specs and torch's weights after 1, 2, 3 and all updates, in float64 and in
-float32. `others.json` holds Keras' and optax' on the same gradients in float64, `schedules.json` the rates of all three
-from k = 0 on and those of plateaus. They change when their libraries do. `bits.json` holds digests of our own float32
-state. It must never change: a run is replayed from its journal, and the same entries have to give the same bits after
-an upgrade. If it has to change, the semantics version of images changes with it.
+`inputs.json` holds gradients and learning rates. One file a family (`scripts/cases`): `torch/` holds specs and torch's
+weights after 1, 2, 3 and all updates, in float64 and in float32; `others/` those of other libraries on the same
+gradients in float64. `schedules.json` holds the rates of all three from k = 0 on and those of plateaus. They change
+when their libraries do. `bits/` holds digests of our own float32 state. They must never change: a run is replayed from
+its journal, and the same entries have to give the same bits after an upgrade. If they have to change, the semantics
+version of images changes with them.
 """
 
 from __future__ import annotations
@@ -22,75 +23,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cases import FAMILIES
+
 GOLDEN = Path(__file__).parent.parent / "tests" / "core" / "golden"
 SHAPES = {"bias": [5], "kernel": [2, 3]}
 UPDATES = 100
-NORM = {"name": "global_norm", "max_norm": 2.0}
-VALUE = {"name": "value", "value": 1.5}
-
-CASES: list[dict[str, Any]] = [
-    {"optimizer": {"name": "sgd", "lr": 0.05}, "clip": []},
-    {"optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 0.1}, "clip": [NORM]},
-    {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}, "clip": []},
-    {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.1}, "clip": []},
-    {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, "clip": []},
-    {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "maximize": True, "weight_decay": 0.1}, "clip": [VALUE]},
-    {"optimizer": {"name": "adam", "lr": 0.02}, "clip": []},
-    {"optimizer": {"name": "adam", "lr": 0.02, "beta1": 0.5, "beta2": 0.9, "eps": 0.01}, "clip": [NORM]},
-    {"optimizer": {"name": "adam", "lr": 0.02, "weight_decay": 0.1}, "clip": [VALUE, NORM]},
-    {"optimizer": {"name": "adam", "lr": 0.02, "amsgrad": True, "maximize": True, "weight_decay": 0.1}, "clip": []},
-    {"optimizer": {"name": "adamw", "lr": 0.02}, "clip": []},
-    {"optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.3, "maximize": True}, "clip": [NORM]},
-    {"optimizer": {"name": "adamw", "lr": 0.02, "amsgrad": True, "eps": 1e-6}, "clip": []},
-    {"optimizer": {"name": "adagrad", "lr": 0.1}, "clip": []},
-    {"optimizer": {"name": "adagrad", "lr": 0.1, "lr_decay": 0.05, "initial_accumulator_value": 0.5}, "clip": [NORM]},
-    {"optimizer": {"name": "rmsprop", "lr": 0.01, "weight_decay": 0.1}, "clip": []},
-    {"optimizer": {"name": "rmsprop", "lr": 0.01, "alpha": 0.8, "momentum": 0.9}, "clip": [VALUE]},
-    {"optimizer": {"name": "rmsprop", "lr": 0.01, "alpha": 0.9, "centered": True, "momentum": 0.5}, "clip": []},
-    {"optimizer": {"name": "adamax", "lr": 0.02, "beta2": 0.9, "weight_decay": 0.1}, "clip": []},
-    {"optimizer": {"name": "adamax", "lr": 0.02, "maximize": True, "eps": 0.01}, "clip": [NORM]},
-    {"optimizer": {"name": "nadam", "lr": 0.02}, "clip": []},
-    {"optimizer": {"name": "nadam", "lr": 0.02, "momentum_decay": 0.2, "weight_decay": 0.1}, "clip": [NORM]},
-]
-OTHERS: list[dict[str, Any]] = [
-    {"optimizer": {"name": "sgd", "compat": "keras", "lr": 0.05, "momentum": 0.9, "nesterov": True}},
-    {"optimizer": {"name": "adam", "compat": "keras", "lr": 0.02, "weight_decay": 0.1, "amsgrad": True}},
-    {"optimizer": {"name": "adagrad", "compat": "keras", "lr": 0.1}},
-    {"optimizer": {"name": "rmsprop", "compat": "keras", "lr": 0.01, "momentum": 0.9, "centered": True}},
-    {"optimizer": {"name": "adamax", "compat": "keras", "lr": 0.02, "weight_decay": 0.1}},
-    {"optimizer": {"name": "nadam", "compat": "keras", "lr": 0.02}},
-    {"optimizer": {"name": "sgd", "compat": "optax", "lr": 0.05, "momentum": 0.9}},
-    {"optimizer": {"name": "adam", "compat": "optax", "lr": 0.02, "amsgrad": True, "eps_root": 1e-6}},
-    {"optimizer": {"name": "adagrad", "compat": "optax", "lr": 0.1}},
-    {"optimizer": {"name": "rmsprop", "compat": "optax", "lr": 0.01, "momentum": 0.9, "nesterov": True}},
-    {"optimizer": {"name": "rmsprop", "compat": "optax", "lr": 0.01, "bias_correction": True, "eps_in_sqrt": False}},
-    {"optimizer": {"name": "adamax", "compat": "optax", "lr": 0.02}},
-    {"optimizer": {"name": "nadam", "compat": "optax", "lr": 0.02}},
-]
-OURS_ONLY: list[dict[str, Any]] = [
-    {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "lr_in_momentum": True}, "clip": []},
-    {"optimizer": {"name": "adam", "lr": 0.02, "eps_hat": True, "bias_correction": False}, "clip": [VALUE]},
-    {
-        "optimizer": {"name": "adam", "lr": 0.02, "amsgrad": True, "amsgrad_corrected": True, "eps_root": 1e-6},
-        "clip": [NORM, VALUE],
-    },
-    {"optimizer": {"name": "adagrad", "lr": 0.1, "eps_in_sqrt": True, "eps": 1e-7}, "clip": [VALUE]},
-    {
-        "optimizer": {
-            "name": "rmsprop",
-            "lr": 0.01,
-            "centered": True,
-            "bias_correction": True,
-            "momentum": 0.9,
-            "nesterov": True,
-            "lr_in_momentum": True,
-            "eps_in_sqrt": True,
-        },
-        "clip": [],
-    },
-    {"optimizer": {"name": "adamax", "lr": 0.02, "eps_in_max": False, "eps": 0.01}, "clip": []},
-    {"optimizer": {"name": "nadam", "lr": 0.02, "variant": "constant"}, "clip": [NORM]},
-]
 
 
 def inputs() -> dict[str, Any]:
@@ -111,24 +48,24 @@ def inputs() -> dict[str, Any]:
     }
 
 
-def torch_golden() -> dict[str, Any]:
+def torch_golden(family: Any) -> dict[str, Any]:
     """Every case in both precisions."""
     import torch
 
     given = inputs()
     cases = []
-    for case in CASES:
+    for case in family.CASES:
         results = {dtype: reference_run("torch", case, given, dtype) for dtype in ("float64", "float32")}
         cases.append({**case, "weights_after": results})
-    return {"written_by": f"torch {torch.__version__}", **given, "cases": cases}
+    return {"written_by": f"torch {torch.__version__}", "cases": cases}
 
 
-def others_golden() -> dict[str, Any]:
-    """Keras and optax, each case with the preset of its library, in float64."""
+def others_golden(family: Any) -> dict[str, Any]:
+    """Other libraries, each case with the preset of its library, in float64."""
     import references  # first: it chooses Keras' backend
 
     given, cases = inputs(), []
-    for case in OTHERS:
+    for case in family.OTHERS:
         reference = case["optimizer"]["compat"]
         cases.append({**case, "clip": [], "weights_after": reference_run(reference, case, given, "float64")})
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in references.WEIGHTS)
@@ -166,22 +103,30 @@ def schedules_golden() -> dict[str, Any]:
     return {"lr": parity.LR, "schedules": schedules, "reports": reports, "plateaus": plateaus}
 
 
-def bits_golden() -> list[dict[str, Any]]:
-    """SHA-256 of our float32 weights and slots after all updates, on the gradients of `torch.json`."""
+def bits_golden(family: Any) -> list[dict[str, Any]]:
+    """SHA-256 of our float32 weights and slots after all updates."""
     sys.path.insert(0, str(GOLDEN.parent.parent))
     from core.running import state_digest
 
-    given = json.loads((GOLDEN / "torch.json").read_text())
-    return [{**case, "state_sha256": state_digest(case, given)} for case in CASES + OURS_ONLY]
+    given = inputs()
+    return [{**case, "state_sha256": state_digest(case, given)} for case in family.CASES + family.OURS_ONLY]
 
 
 def main() -> None:
-    made = {"torch": torch_golden, "others": others_golden, "schedules": schedules_golden, "bits": bits_golden}
-    which = sys.argv[1] if len(sys.argv) == 2 else ""
-    if which not in made:
+    made = {"torch": torch_golden, "others": others_golden, "bits": bits_golden}
+    which, *families = sys.argv[1:] or [""]
+    if which == "schedules" and not families:
+        _write(GOLDEN / "schedules.json", schedules_golden())
+    elif which in made and set(families) <= set(FAMILIES):
+        _write(GOLDEN / "inputs.json", inputs())
+        for name in families or FAMILIES:
+            _write(GOLDEN / which / f"{name}.json", made[which](FAMILIES[name]))
+    else:
         raise SystemExit(__doc__)
-    path = GOLDEN / f"{which}.json"
-    path.write_text(_lines(made[which]()) + "\n")
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(_lines(value) + "\n")
     print(f"wrote {path}")
 
 

@@ -17,12 +17,14 @@ import importlib.metadata
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import references
+from cases import FAMILIES
+from cases.draws import Draw
 
 from gradserve.specs import OPTIMIZERS, ReduceOnPlateau, RunSpec
 from gradserve_service.core.plateau import PlateauState, after_report, rate
@@ -35,83 +37,7 @@ SIZE = sum(math.prod(shape) for shape in SHAPES)
 BOUNDS = {"float64": 1e-11, "float32": 1e-5}
 RATES = 500  # updates of each schedule; all of them end before
 
-Draw = Callable[[np.random.Generator], dict[str, Any]]
-
-# ---------------------------------------------------------------------------------------------- hyperparameters
-
-
-def _log(random: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(random.uniform(math.log(low), math.log(high))))
-
-
-def _moments(random: np.random.Generator) -> dict[str, Any]:
-    return {
-        "lr": _log(random, 1e-2, 0.1),
-        "beta1": float(random.uniform(0.5, 0.99)),
-        "beta2": float(random.uniform(0.9, 0.9999)),
-        "eps": _log(random, 1e-8, 1e-4),
-    }
-
-
-def _decay(random: np.random.Generator) -> dict[str, Any]:
-    return {"weight_decay": _log(random, 1e-3, 0.1)}
-
-
-def _momentum(random: np.random.Generator) -> dict[str, Any]:
-    return {"lr": _log(random, 1e-2, 0.1), "momentum": float(random.uniform(0.5, 0.95))}
-
-
-def _scaled(random: np.random.Generator) -> dict[str, Any]:
-    return {"lr": _log(random, 3e-2, 0.3), "initial_accumulator_value": _log(random, 1e-3, 1.0)}
-
-
-def _recent(random: np.random.Generator) -> dict[str, Any]:
-    return {"lr": _log(random, 1e-2, 0.1), "alpha": float(random.uniform(0.8, 0.99)), "eps": _log(random, 1e-7, 1e-3)}
-
-
-def draws(*parts: Draw, **fixed: Any) -> Draw:
-    """All parts of a draw together, and what is fixed in it."""
-    return lambda random: {**{k: v for part in parts for k, v in part(random).items()}, **fixed}
-
-
-ROWS: list[tuple[str, str, str, Draw]] = [
-    ("sgd", "", "torch", draws(_momentum, _decay, momentum=0.0)),
-    ("sgd", "momentum, dampening", "torch", draws(_momentum, _decay, dampening=0.3)),
-    ("sgd", "nesterov", "torch", draws(_momentum, _decay, nesterov=True)),
-    ("adagrad", "lr_decay", "torch", draws(_scaled, _decay, lr_decay=0.02)),
-    ("rmsprop", "", "torch", draws(_recent, _decay)),
-    ("rmsprop", "momentum", "torch", draws(_momentum, _recent, _decay)),
-    ("rmsprop", "centered, momentum", "torch", draws(_momentum, _recent, _decay, centered=True)),
-    ("adam", "", "torch", draws(_moments, _decay)),
-    ("adam", "amsgrad, maximize", "torch", draws(_moments, _decay, amsgrad=True, maximize=True)),
-    ("adamw", "", "torch", draws(_moments, _decay)),
-    ("adamax", "", "torch", draws(_moments, _decay)),
-    ("nadam", "", "torch", draws(_moments, _decay)),
-    ("nadam", "decoupled decay", "torch", draws(_moments, _decay, weight_decay_mode="decoupled", momentum_decay=0.1)),
-    ("sgd", "momentum", "keras", draws(_momentum, _decay)),
-    ("sgd", "nesterov", "keras", draws(_momentum, _decay, nesterov=True)),
-    ("adagrad", "", "keras", draws(_scaled, _decay)),
-    ("rmsprop", "", "keras", draws(_recent, _decay)),
-    ("rmsprop", "centered, momentum", "keras", draws(_momentum, _recent, centered=True)),
-    ("adam", "", "keras", draws(_moments, _decay)),
-    ("adam", "amsgrad", "keras", draws(_moments, amsgrad=True)),
-    ("adamw", "", "keras", draws(_moments, _decay)),
-    ("adamax", "", "keras", draws(_moments, _decay)),
-    ("nadam", "", "keras", draws(_moments, _decay)),
-    ("sgd", "momentum", "optax", draws(_momentum)),
-    ("sgd", "nesterov", "optax", draws(_momentum, nesterov=True)),
-    ("adagrad", "", "optax", draws(_scaled)),
-    ("rmsprop", "", "optax", draws(_recent)),
-    ("rmsprop", "eps beside the root, nesterov", "optax",
-     draws(_momentum, _recent, eps_in_sqrt=False, nesterov=True, initial_accumulator_value=1.0)),
-    ("rmsprop", "bias_correction", "optax", draws(_recent, bias_correction=True)),
-    ("rmsprop", "centered, momentum", "optax", draws(_momentum, _recent, centered=True)),
-    ("adam", "eps_root", "optax", draws(_moments, eps_root=1e-6)),
-    ("adam", "amsgrad", "optax", draws(_moments, amsgrad=True)),
-    ("adamw", "", "optax", draws(_moments, _decay)),
-    ("adamax", "", "optax", draws(_moments)),
-    ("nadam", "", "optax", draws(_moments)),
-]  # fmt: skip
+ROWS = [row for family in FAMILIES.values() for row in family.ROWS]
 
 # --------------------------------------------------------------------------------------------------- optimizers
 

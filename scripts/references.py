@@ -21,41 +21,15 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
+from cases import FAMILIES
 
 Fields = Mapping[str, Any]  # a specification of ours, dumped: every field is there
 Vectors = Iterator[Any]  # all weights end to end, after each update
 
-TORCH = {
-    "sgd": ("SGD", ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize")),
-    "adagrad": ("Adagrad", ("lr", "lr_decay", "initial_accumulator_value", "eps", "weight_decay", "maximize")),
-    "rmsprop": ("RMSprop", ("lr", "alpha", "eps", "momentum", "centered", "weight_decay", "maximize")),
-    "adam": ("Adam", ("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize")),
-    "adamw": ("AdamW", ("lr", "betas", "eps", "amsgrad", "weight_decay", "maximize")),
-    "adamax": ("Adamax", ("lr", "betas", "eps", "weight_decay", "maximize")),
-    "nadam": ("NAdam", ("lr", "betas", "eps", "momentum_decay", "weight_decay", "maximize")),
-}
-KERAS = {
-    "sgd": ("SGD", ("momentum", "nesterov")),
-    "adagrad": ("Adagrad", ("initial_accumulator_value", "epsilon")),
-    "rmsprop": ("RMSprop", ("rho", "momentum", "epsilon", "centered")),
-    "adam": ("Adam", ("beta_1", "beta_2", "epsilon", "amsgrad")),
-    "adamw": ("AdamW", ("beta_1", "beta_2", "epsilon", "amsgrad")),
-    "adamax": ("Adamax", ("beta_1", "beta_2", "epsilon")),
-    "nadam": ("Nadam", ("beta_1", "beta_2", "epsilon")),
-}
-OPTAX = {
-    "sgd": ("sgd", ("momentum", "nesterov")),
-    "adagrad": ("adagrad", ("initial_accumulator_value", "eps")),
-    "rmsprop": (
-        "rmsprop",
-        ("decay", "eps", "initial_scale", "eps_in_sqrt", "centered", "momentum", "nesterov", "bias_correction"),
-    ),
-    "adam": ("adam", ("b1", "b2", "eps", "eps_root")),
-    "amsgrad": ("amsgrad", ("b1", "b2", "eps", "eps_root")),
-    "adamw": ("adamw", ("b1", "b2", "eps", "eps_root", "weight_decay")),
-    "adamax": ("adamax", ("b1", "b2", "eps")),
-    "nadam": ("nadam", ("b1", "b2", "eps")),
-}
+TORCH, KERAS, OPTAX = (
+    {name: words for family in FAMILIES.values() for name, words in getattr(family, table).items()}
+    for table in ("TORCH", "KERAS", "OPTAX")
+)
 OURS = {  # their word → ours
     "beta_1": "beta1", "beta_2": "beta2", "b1": "beta1", "b2": "beta2", "epsilon": "eps", "rho": "alpha",
     "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr",

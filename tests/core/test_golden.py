@@ -15,10 +15,17 @@ from gradserve_service.core.plateau import PlateauState, after_report, rate
 from gradserve_service.core.schedules import resolve
 
 GOLDEN = Path(__file__).parent / "golden"
-TORCH = json.loads((GOLDEN / "torch.json").read_text())
-OTHERS = json.loads((GOLDEN / "others.json").read_text())
+GIVEN = json.loads((GOLDEN / "inputs.json").read_text())
 SCHEDULES = json.loads((GOLDEN / "schedules.json").read_text())
-BITS = json.loads((GOLDEN / "bits.json").read_text())
+
+
+def cases(folder: str) -> list[dict[str, Any]]:
+    """Of all families."""
+    files = [json.loads(path.read_text()) for path in sorted((GOLDEN / folder).glob("*.json"))]
+    return [case for file in files for case in (file if folder == "bits" else file["cases"])]
+
+
+BITS = cases("bits")
 
 
 def name(case: dict[str, Any]) -> str:
@@ -27,13 +34,13 @@ def name(case: dict[str, Any]) -> str:
     )
 
 
-@pytest.mark.parametrize("case", TORCH["cases"], ids=name)
+@pytest.mark.parametrize("case", cases("torch"), ids=name)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 1e-5)])
 def test_torch_walks_the_same_way(case: dict[str, Any], dtype: str, tolerance: float) -> None:
     """100 updates, an lr that changes at each, decay and clipping: within 1e-11 of the way walked in float64."""
-    last = np.array(TORCH["weights"])
+    last = np.array(GIVEN["weights"])
     path = np.zeros_like(last)
-    for run in golden_run(case, TORCH, dtype):
+    for run in golden_run(case, GIVEN, dtype):
         path, last = path + np.abs(run.weights - last), run.weights
         expected = case["weights_after"][dtype].get(str(run.updates))
         if expected is not None:
@@ -41,12 +48,12 @@ def test_torch_walks_the_same_way(case: dict[str, Any], dtype: str, tolerance: f
     assert run.updates == 100
 
 
-@pytest.mark.parametrize("case", OTHERS["cases"], ids=name)
+@pytest.mark.parametrize("case", cases("others"), ids=name)
 def test_keras_and_optax_walk_the_same_way(case: dict[str, Any]) -> None:
     """Under the preset of each, in float64: within 1e-11 of the way walked."""
-    last = np.array(TORCH["weights"])
+    last = np.array(GIVEN["weights"])
     path = np.zeros_like(last)
-    for run in golden_run(case, TORCH, "float64"):
+    for run in golden_run(case, GIVEN, "float64"):
         path, last = path + np.abs(run.weights - last), run.weights
         if (expected := case["weights_after"].get(str(run.updates))) is not None:
             assert np.all(np.abs(run.weights - expected) <= 1e-11 * path + np.spacing(np.abs(run.weights)))
@@ -84,7 +91,7 @@ def test_other_libraries_plateaus_fall_at_the_same_reports(case: dict[str, Any])
 @pytest.mark.parametrize("case", BITS, ids=name)
 def test_our_own_bits_stay_what_they_are(case: dict[str, Any]) -> None:
     """A journal written before an upgrade is replayed after it. If this has to change, so has the semantics version."""
-    assert state_digest(case, TORCH) == case["state_sha256"]
+    assert state_digest(case, GIVEN) == case["state_sha256"]
 
 
 def test_every_golden_bit_pattern_is_another() -> None:

@@ -22,7 +22,7 @@ from gradserve.specs import (
     validation_refusal,
 )
 
-BUILT = "sgd, adagrad, rmsprop, adam, adamw, adamax, nadam"
+BUILT = ", ".join(OPTIMIZERS.built)
 
 
 def read(optimizer):

@@ -11,6 +11,7 @@ from .descent import Sgd
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .messages import validation_refusal
 from .moments import Adam, Adamax, AdamW, Nadam
+from .optimizer_fields import OptimizerFields
 from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
 from .plateau import ReduceOnPlateau
 from .policies import (
@@ -35,8 +36,8 @@ __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
     "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "AggregationSpec", "Async", "Branch",
     "ClientOwned", "ClipSpec", "Constant", "Cosine", "Exponential", "Family", "GlobalNorm", "Inverse", "InverseTime",
-    "Linear", "Nadam", "NoStaleness", "OneCycle", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant",
-    "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges", "RunSpec",
-    "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine", "groups_of", "idle_patterns",
-    "validation_refusal",
+    "Linear", "Nadam", "NoStaleness", "OneCycle", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
+    "PiecewiseConstant", "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp",
+    "RunChanges", "RunSpec", "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine",
+    "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from .base import Flag, Fraction, Real
 from .optimizer_fields import Decay, DecayMode, Lr, Maximize, OptimizerFields
+
+_NESTEROV = {"momentum": 0.9, "nesterov": True}
 
 
 class Sgd(OptimizerFields):
@@ -21,6 +23,10 @@ class Sgd(OptimizerFields):
     )
     source: ClassVar[str] = "torch.optim.SGD; Polyak 1964; Sutskever et al. 2013."
     use_when: ClassVar[str] = "Convolutional networks, convex problems; the rule that is easiest to reason about."
+    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "gradientdescent": {}, "gd": {}, "momentum": {"momentum": 0.9}, "nag": _NESTEROV, "nesterov": _NESTEROV,
+        "sgdw": {"weight_decay_mode": "decoupled"},
+    }  # fmt: skip
     field_aliases: ClassVar[Mapping[str, str]] = {**OptimizerFields.field_aliases, "mu": "momentum"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "torch": {},
@@ -48,3 +54,6 @@ class Sgd(OptimizerFields):
         if self.lr_in_momentum and self.dampening != 0:
             raise ValueError(f"expected dampening 0 with lr_in_momentum, came {self.dampening:g}: leave one out")
         return self
+
+
+FAMILY: Final[tuple[type[OptimizerFields], ...]] = (Sgd,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,7 @@ class Adam(AdamFields):
     summary: ClassVar[str] = "Adaptive moments: a step size of its own for each parameter."
     source: ClassVar[str] = "torch.optim.Adam; Kingma & Ba 2015 (arXiv:1412.6980); amsgrad: Reddi et al. 2018."
     use_when: ClassVar[str] = "The first thing to try."
+    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"amsgrad": {"amsgrad": True}}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "torch": {},
         "keras": {"eps": 1e-7, "eps_hat": True, "weight_decay_mode": "decoupled"},
@@ -135,3 +136,6 @@ class Nadam(OptimizerFields):
     weight_decay: Decay = 0.0
     weight_decay_mode: DecayMode = "l2"
     maximize: Maximize = False
+
+
+FAMILY: Final[tuple[type[OptimizerFields], ...]] = (Adam, AdamW, Adamax, Nadam)

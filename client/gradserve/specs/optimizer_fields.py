@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,15 @@ class OptimizerFields(Spec):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torch": {}}
+    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # folded → the fields that the name stands for
     field_aliases: ClassVar[Mapping[str, str]] = {"learningrate": "lr", "epsilon": "eps"}
+
+    if TYPE_CHECKING:  # each declares its own, with its defaults
+        name: Any = ""
+        lr: float = 0.0
+        weight_decay: float = 0.0
+        weight_decay_mode: Any = "l2"
+        maximize: bool = False
 
     def __init__(self, *lr: Any, **fields: Any) -> None:
         if len(lr) > 1:

@@ -7,50 +7,48 @@ Legend of the formulas: w weights, g gradient, lr rate of this update, t number 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field
 
+from . import descent, moments, scaled
 from .base import Family
-from .descent import Sgd
-from .moments import Adam, Adamax, AdamW, Nadam
 from .optimizer_fields import OptimizerFields, folded_is
-from .scaled import Adagrad, RmsProp
 
-SGD = Sgd
+SGD = descent.Sgd
 
-_NESTEROV = {"momentum": 0.9, "nesterov": True}
+_FAMILIES = (
+    descent.FAMILY,
+    scaled.FAMILY,
+    moments.FAMILY,
+)
+_BUILT: Mapping[str, type[OptimizerFields]] = {
+    spec.model_fields["name"].default: spec for family in _FAMILIES for spec in family
+}
+
+# All that the design knows; what is not built yet is refused by name.
+_DESIGNED = (
+    "adadelta", "adamaxw", "nadamw", "radam", "lion", "sign_sgd", "signum",
+    "adabelief", "yogi", "adan", "ademamix", "simplified_ademamix", "adopt", "acprop", "ftrl", "rprop", "asgd",
+    "madgrad", "cocob", "optimistic_gradient_descent", "optimistic_adam", "noisy_sgd", "fromage", "lamb", "lars",
+    "novograd", "adafactor", "muon", "sm3", "shampoo", "soap", "schedule_free_sgd", "schedule_free_adamw",
+    "schedule_free_radam", "prodigy", "dadapt_adam", "dadapt_sgd", "dog", "dowg", "polyak_sgd", "momo", "momo_adam",
+    "mechanic", "lbfgs", "sparse_adam", "rowwise_adagrad", "rowwise_adam", "fedavgm", "fedadagrad", "fedadam",
+    "fedyogi", "diloco",
+)  # fmt: skip
+_DESIGNED_ALIASES = {
+    "averagedsgd": "asgd", "sgdschedulefree": "schedule_free_sgd", "adamwschedulefree": "schedule_free_adamw",
+    "dadaptadamw": "dadapt_adam", "sps": "polyak_sgd", "ogd": "optimistic_gradient_descent",
+    "lazyadam": "sparse_adam", "exactrowwiseadagrad": "rowwise_adagrad", "partialrowwiseadam": "rowwise_adam",
+}  # fmt: skip
 
 OPTIMIZERS = Family(
     kind="optimizer",
-    built={
-        "sgd": Sgd, "adagrad": Adagrad, "rmsprop": RmsProp, "adam": Adam, "adamw": AdamW, "adamax": Adamax,
-        "nadam": Nadam,
-    },
-    aliases={
-        "gradientdescent": ("sgd", {}),
-        "gd": ("sgd", {}),
-        "momentum": ("sgd", {"momentum": 0.9}),
-        "nag": ("sgd", _NESTEROV),
-        "nesterov": ("sgd", _NESTEROV),
-        "sgdw": ("sgd", {"weight_decay_mode": "decoupled"}),
-        "amsgrad": ("adam", {"amsgrad": True}),
-    },
-    planned=(
-        "adadelta", "adamaxw", "nadamw", "radam", "lion", "sign_sgd", "signum",
-        "adabelief", "yogi", "adan", "ademamix", "simplified_ademamix", "adopt", "acprop", "ftrl", "rprop", "asgd",
-        "madgrad", "cocob", "optimistic_gradient_descent", "optimistic_adam", "noisy_sgd", "fromage", "lamb", "lars",
-        "novograd", "adafactor", "muon", "sm3", "shampoo", "soap", "schedule_free_sgd", "schedule_free_adamw",
-        "schedule_free_radam", "prodigy", "dadapt_adam", "dadapt_sgd", "dog", "dowg", "polyak_sgd", "momo", "momo_adam",
-        "mechanic", "lbfgs", "sparse_adam", "rowwise_adagrad", "rowwise_adam", "fedavgm", "fedadagrad", "fedadam",
-        "fedyogi", "diloco",
-    ),
-    planned_aliases={
-        "averagedsgd": "asgd", "sgdschedulefree": "schedule_free_sgd", "adamwschedulefree": "schedule_free_adamw",
-        "dadaptadamw": "dadapt_adam", "sps": "polyak_sgd", "ogd": "optimistic_gradient_descent",
-        "lazyadam": "sparse_adam", "exactrowwiseadagrad": "rowwise_adagrad", "partialrowwiseadam": "rowwise_adam",
-    },
-)  # fmt: skip
+    built=_BUILT,
+    aliases={alias: (name, fields) for name, spec in _BUILT.items() for alias, fields in spec.other_names.items()},
+    planned=tuple(name for name in _DESIGNED if name not in _BUILT),
+    planned_aliases={alias: name for alias, name in _DESIGNED_ALIASES.items() if name not in _BUILT},
+)
 
 # What a Keras optimizer's config holds besides hyperparameters, and the value that asks for nothing.
 _KERAS_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -88,10 +86,12 @@ def _from_keras(given: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-OptimizerSpec = Annotated[
-    Annotated[Sgd | Adagrad | RmsProp | Adam | AdamW | Adamax | Nadam, Field(discriminator="name")],
-    BeforeValidator(read_optimizer),
-]
+if TYPE_CHECKING:
+    _AnyOptimizer = OptimizerFields
+else:
+    _AnyOptimizer = Union[tuple(_BUILT.values())]  # noqa: UP007 – of a tuple
+
+OptimizerSpec = Annotated[Annotated[_AnyOptimizer, Field(discriminator="name")], BeforeValidator(read_optimizer)]
 
 
 def merged_optimizer(current: OptimizerFields, changes: Mapping[str, Any]) -> OptimizerFields:

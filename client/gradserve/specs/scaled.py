@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -98,3 +98,6 @@ class RmsProp(OptimizerFields):
         if self.nesterov and self.momentum == 0:
             raise ValueError("expected momentum > 0 with nesterov, came 0: set momentum (0.9 is usual) or leave it out")
         return self
+
+
+FAMILY: Final[tuple[type[OptimizerFields], ...]] = (Adagrad, RmsProp)

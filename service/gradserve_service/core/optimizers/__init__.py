@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gradserve.specs import OptimizerSpec
+from gradserve.specs import OptimizerFields, OptimizerSpec
 
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
@@ -16,15 +16,23 @@ from .rmsprop import RmsProp
 from .rule import Memory, Rule, Slot
 from .sgd import Sgd
 
-__all__ = [
-    "RULES", "Adagrad", "Adam", "AdamW", "Adamax", "Memory", "Nadam", "RmsProp", "Rule", "Sgd", "Slot", "rule_for",
-]  # fmt: skip
+__all__ = ["RULES", "Memory", "Rule", "Slot", "rule_for"]
 
-AnyRule = Sgd | Adagrad | RmsProp | Adam | AdamW | Adamax | Nadam
+if TYPE_CHECKING:
 
-RULES: Final[Mapping[str, type[AnyRule]]] = {
-    "sgd": Sgd, "adagrad": Adagrad, "rmsprop": RmsProp, "adam": Adam, "adamw": AdamW, "adamax": Adamax, "nadam": Nadam,
-}  # fmt: skip
+    class _Built(OptimizerFields, Rule):
+        """What every rule is: its declaration and its arithmetic."""
+
+
+_FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
+    (Sgd,),
+    (Adagrad, RmsProp),
+    (Adam, AdamW, Adamax, Nadam),
+)  # type: ignore[assignment]  # each is both, though none inherits `_Built`
+
+RULES: Final[Mapping[str, type[_Built]]] = {
+    rule.model_fields["name"].default: rule for family in _FAMILIES for rule in family
+}
 
 
 @lru_cache(maxsize=1024)
