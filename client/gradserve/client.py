@@ -21,7 +21,7 @@ from .errors import Closed, Misuse, ServerUnreachable, ValidationError, from_ref
 from .flows import FirstWeights, RunKey, open_run_flow, runs_flow, server_flow
 from .launcher import worker_name, worker_rank
 from .messages import Flow, Request, T
-from .retry import Patience, with_retries
+from .retry import Patience, RetryBudget, with_retries
 from .run import Run
 from .run_session import RunSession
 from .servers import Servers
@@ -72,6 +72,7 @@ class Connection(Generic[Transport]):
         self.urls = urls
         self.patience = Patience(time.monotonic, random.random, seconds=checked_patience(retry_seconds))
         self.servers = Servers(urls, time.monotonic)
+        self.retry_budget = RetryBudget()
         self.sessions: weakref.WeakSet[WorkerSession] = weakref.WeakSet()
         self.closed = False
         self._transports: list[Transport] = [make(each, bearer, user_agent=USER_AGENT, verify=verify) for each in urls]
@@ -95,7 +96,7 @@ class Connection(Generic[Transport]):
         """The conversation with its retries. Raises `Closed`."""
         if self.closed:
             raise Closed(f"this client of {self.url} is closed: connect again")
-        return with_retries(flow, patience or self.patience, self.servers)
+        return with_retries(flow, patience or self.patience, self.servers, self.retry_budget)
 
     def worker_name(self, run: RunKey, rank: int | None) -> str:
         """A name for a worker that was given none."""

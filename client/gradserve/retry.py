@@ -4,6 +4,10 @@
 does. A request is repeated, byte for byte, after a transport error, 408, 429 or 5xx; that is safe because every request
 of this API is idempotent (a push has its sequence, a registration its instance, a change its key). Never after a 409.
 
+A client's reads draw their quick repetitions from one budget: where many of them fail, further ones wait the longest
+pause instead of a short one. What changes a run (a push above all) draws from nothing: a worker may always insist, and
+has one request on its way at a time.
+
 With several servers the next one is asked at once when one does not answer or cannot; only after all of them failed
 comes a pause. That is as safe: they share one journal.
 """
@@ -19,6 +23,7 @@ from .messages import Flow, Request, Response, Sleep, T
 from .servers import Servers
 
 RETRIED_STATUSES_BELOW_500 = frozenset({408, 429})
+LONGEST_PAUSE = 30  # an attempt so late that its pause is the longest
 ELSEWHERE_STATUSES = frozenset({502, 503, 504})  # this server cannot now: another one may
 
 
@@ -42,7 +47,36 @@ class Patience:
         return (retry_after or 0.0) + self.jitter() * bound
 
 
-def with_retries(flow: Flow[T], patience: Patience, servers: Servers | None = None) -> Flow[T]:
+@dataclass(slots=True)
+class RetryBudget:
+    """Quick repetitions of reads that a client may still make: a bucket of tokens, filled by its successes.
+
+    In steady state at most a tenth of the successes are repeated quickly; the bucket lets a client that was well until
+    now meet a restart as if there were no budget. An empty one slows down and fails nobody: a training that reads its
+    weights outlives a restart too. Counted without a lock: a token more or less does no harm.
+
+    Source: Brooker 2022, "Fixing retries with token buckets and circuit breakers"; gRPC A6 (`retryThrottling`).
+    """
+
+    tokens_max: float = 10.0
+    tokens_a_success: float = 0.1
+    tokens: float = 10.0
+
+    def succeeded(self) -> None:
+        """A request was answered."""
+        self.tokens = min(self.tokens_max, self.tokens + self.tokens_a_success)
+
+    def allows(self) -> bool:
+        """Take a token, if there is a whole one."""
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+
+def with_retries(
+    flow: Flow[T], patience: Patience, servers: Servers | None = None, budget: RetryBudget | None = None
+) -> Flow[T]:
     """The same conversation, with every request repeated until it is answered or the patience runs out.
 
     Then the flow gets the last refusing answer, or `ServerUnreachable` is thrown into it.
@@ -55,7 +89,7 @@ def with_retries(flow: Flow[T], patience: Patience, servers: Servers | None = No
                 step = flow.send(None)
                 continue
             try:
-                response = yield from _insist(step, patience, servers)
+                response = yield from _insist(step, patience, servers, budget)
             except ServerUnreachable as error:
                 step = flow.throw(error)
             else:
@@ -67,7 +101,9 @@ def with_retries(flow: Flow[T], patience: Patience, servers: Servers | None = No
         flow.close()
 
 
-def _insist(request: Request, patience: Patience, servers: Servers | None) -> Flow[Response]:
+def _insist(
+    request: Request, patience: Patience, servers: Servers | None, budget: RetryBudget | None
+) -> Flow[Response]:
     """One request until it has an answer that repeating would not better.
 
     The last pause is cut to what is left of the patience: it ends with a question, not with an unused rest.
@@ -78,6 +114,8 @@ def _insist(request: Request, patience: Patience, servers: Servers | None) -> Fl
         response, failure, tried = yield from _ask_each(request, servers)
         attempts += tried
         if response is not None and not _is_worth_repeating(response):
+            if budget is not None:
+                budget.succeeded()
             return response
         waited = patience.clock() - started
         left = patience.seconds - waited
@@ -87,7 +125,9 @@ def _insist(request: Request, patience: Patience, servers: Servers | None) -> Fl
             raise ServerUnreachable(
                 f"{request.method} {request.path}: no answer in {attempts} attempts, {waited:.0f} s: {failure}"
             ) from failure
-        yield Sleep(min(left, patience.pause(rounds, _retry_after(response))), _reason(request, response, failure))
+        quick = budget is None or request.method != "GET" or budget.allows()
+        pause = patience.pause(rounds if quick else LONGEST_PAUSE, _retry_after(response))
+        yield Sleep(min(left, pause), _reason(request, response, failure))
         rounds += 1
 
 

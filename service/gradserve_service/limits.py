@@ -14,7 +14,10 @@ class Limits:
     body_bytes_max: int = 8 << 30  # one request body: 2 G float32 parameters
     bodies_bytes_max: int = 8 << 30  # all bodies and queued pushes of the server together; past it 429
     states_bytes_max: int = 8 << 30  # weights and slots in memory; past it the runs asked for longest ago are dropped
-    queue_pushes_max: int = 256  # waiting pushes of one run: more would only wait longer than their client
+    # Waiting pushes of one run. The queue is fair, coming again after a refusal is not: who was just answered finds the
+    # place that it left, who comes a second later finds none. So crowds wait; large bodies meet their own limit first.
+    queue_pushes_max: int = 4_096
+    retry_after_seconds_max: int = 60  # the longest that a full queue sends anybody away for
     inline_payload_bytes_max: int = INLINE_BYTES_MAX  # up to here a payload rides inside its entry: one round trip
     inline_parameters_max: int = 65_536  # up to here an update runs on the event loop: a thread hop costs 100 µs
     wait_seconds_max: float = 60.0  # a long-poll's longest wait: proxies cut idle connections near here

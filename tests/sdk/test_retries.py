@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 import gradserve as gs
 from gradserve.messages import Flow, Request, Response, Sleep, ask
 from gradserve.problems import PROBLEMS
-from gradserve.retry import Patience, with_retries
+from gradserve.retry import Patience, RetryBudget, with_retries
 from sdk.by_hand import Conversation, a_gradient, a_ready_session, accepted
 
 
@@ -128,3 +130,46 @@ def test_pauses_of_the_flow_itself_pass_through():
     talk = Conversation(with_retries(napping(), patience()))
     assert talk.asked == Sleep(3.0, "tired")
     assert talk.sleep_over().result == "rested"
+
+
+QUICK = 1.0  # seconds: the first pauses of a request are shorter
+
+
+def quick_repetitions(flows: int, failures: int, budget: RetryBudget, flow: Callable[[], Flow[object]]) -> int:
+    """How many pauses were quick, of conversations that each fail so many times before they are answered."""
+    quick = 0
+    for _ in range(flows):
+        talk = Conversation(with_retries(flow(), patience(), budget=budget))
+        for _ in range(failures):
+            quick += talk.answer(503).asked.seconds < QUICK
+            talk.sleep_over()
+        talk.answer(200, accepted(1))
+    return quick
+
+
+def test_reads_are_repeated_quickly_for_a_tenth_of_the_successes():
+    """Where every read fails once, most of the repetitions wait the longest pause: at most 10 % and the bucket."""
+    quick = quick_repetitions(1_000, 1, RetryBudget(), one_request)
+    assert 100 <= quick <= 0.1 * 1_000 + 10
+
+
+def test_a_single_outage_is_met_as_if_there_were_no_budget():
+    """The bucket of a client that was well holds more than a restart takes."""
+    assert quick_repetitions(1, 3, RetryBudget(), one_request) == 3
+
+
+def test_an_empty_bucket_fails_no_read():
+    """It only comes again later; and answers fill the bucket."""
+    budget = RetryBudget(tokens=0.0)
+    talk = Conversation(with_retries(one_request(), patience(), budget=budget)).answer(503)
+    assert talk.asked.seconds == 20.0
+    assert talk.sleep_over().answer(200).result.status == 200
+    assert budget.tokens == pytest.approx(0.1)
+
+
+def test_pushes_insist_whatever_reads_have_spent():
+    """A worker's gradient does not wait longer because somebody watches the run."""
+    budget = RetryBudget(tokens=0.0)
+    talk = Conversation(with_retries(a_ready_session().push(a_gradient()), patience(), budget=budget))
+    assert talk.answer(503).asked.seconds == 0.1
+    assert budget.tokens == 0.0

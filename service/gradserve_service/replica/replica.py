@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any, TypeVar
@@ -118,7 +119,14 @@ class Replica:
         """Hold `size` bytes of the server's budget while a body is read and answered. Refused before a byte is read
         when the server, the run's queue or the store is at its limit: a refusal must stay cheap."""
         if self._sequencer.queued >= self._limits.queue_pushes_max:
-            raise refuse("backpressure", f"{self._sequencer.queued} pushes wait for run '{self.name}': send it later")
+            seconds = min(
+                self._limits.retry_after_seconds_max, math.ceil(self._sequencer.queued * self._sequencer.pace)
+            )
+            raise refuse(
+                "backpressure",
+                f"{self._sequencer.queued} pushes wait for run '{self.name}': send the same again in {seconds} s",
+                retry_after_seconds=max(1, seconds),
+            )
         with self._budget.hold(size):
             yield
 

@@ -95,6 +95,7 @@ class Sequencer:
         self._waiting = asyncio.Event()
         self._idle = asyncio.Event()  # nothing queued, and no batch on its way
         self._idle.set()
+        self.pace = 0.0  # seconds a request, of the latest batches
         self._in_doubt = True  # the state may be behind the store's
         self._crashes = 0  # in a row: the same entry fails again when it is replayed
         self._task = asyncio.create_task(self._work(), name=f"run {run.name}")
@@ -158,11 +159,13 @@ class Sequencer:
             self._waiting.clear()
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.batch_entries_max))]
+                began = perf_counter()
                 try:
                     await self._settle(batch)
                 except asyncio.CancelledError:
                     self._refuse_all(batch, self.gone or DRAINING)
                     raise
+                self.pace += ((perf_counter() - began) / len(batch) - self.pace) / 8
             self._idle.set()
 
     async def _settle(self, batch: list[Proposal]) -> None:
