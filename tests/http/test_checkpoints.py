@@ -178,3 +178,19 @@ async def test_a_large_checkpoint_comes_in_pieces(online):
     put = await online.client.put("/v1/runs/second/checkpoints/start", content=file, headers=TENSORS)
     assert put.status_code == 201, put.text
     assert (await online.client.post("/v1/runs/second/restore", json={"checkpoint": "start"})).status_code == 200
+
+
+async def test_a_repeated_restore_hears_what_the_first_one_made(server, problem):
+    """Also behind many reports, and later updates; another body under its key is refused."""
+    await trained(server)
+    await server.client.put(BEST)
+    key = {"Idempotency-Key": "k"}
+    first = await server.client.post(f"{RUN}/restore", json={"checkpoint": "best"}, headers=key)
+    for number in range(70):
+        await server.client.post(f"{RUN}/metrics", json={"values": {"loss": number}})
+    await server.push(4, {"gradients": {"w": [1.0, 1.0]}})
+    weights = (await server.client.get(f"{RUN}/weights")).content
+    again = await server.client.post(f"{RUN}/restore", json={"checkpoint": "best"}, headers=key)
+    assert again.json() == first.json()
+    problem(await server.client.post(f"{RUN}/restore", json={"version": 0}, headers=key), "validation-error")
+    assert (await server.client.get(f"{RUN}/weights")).content == weights

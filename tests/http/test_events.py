@@ -231,3 +231,12 @@ async def test_the_journals_query_is_checked(server: Any, problem: Callable[...,
     """A typo is refused, not ignored."""
     await server.make_run()
     problem(await server.client.get(f"/v1/runs/run/journal{query}"), "validation-error")
+
+
+async def test_head_on_the_events_answers_at_once(server):
+    """The stream's headers alone, and the connection serves the next request."""
+    await server.make_run(weights={"w": [1.0]})
+    answer = await server.client.head("/v1/runs/run/events")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert (await server.client.get("/v1/runs/run")).status_code == 200

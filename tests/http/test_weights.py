@@ -211,3 +211,15 @@ async def test_the_optimizers_slots_are_named_by_slot_and_tensor(server, tensors
 async def _until(condition):
     while not condition():  # noqa: ASYNC110 - that a request has begun to wait is no event
         await asyncio.sleep(0)
+
+
+async def test_a_repeated_load_hears_what_the_first_one_made(server, frame, problem):
+    """Version, ETag and status, although the run has gone on; other weights under its key are refused."""
+    await server.make_run()
+    headers = {**ST, "Idempotency-Key": "one"}
+    first = await server.client.put(PATH, content=frame({"w": [2.0]}), headers=headers)
+    await server.push(1, {"gradients": {"w": [1.0]}})
+    again = await server.client.put(PATH, content=frame({"w": [2.0]}), headers=headers)
+    assert (again.status_code, again.json()) == (first.status_code, first.json()) == (201, first.json())
+    assert again.headers["gradserve-head"] == first.headers["gradserve-head"]
+    problem(await server.client.put(PATH, content=frame({"w": [3.0]}), headers=headers), "validation-error")

@@ -6,7 +6,7 @@
     register a instance=x  [generation=1]
     leave a  [generation=1] [next_sequence=2] [after=@a]
     configure {"optimizer": {"lr": 0.1}}  [key=k]
-    report {"loss": 0.5}  [version=3] [key=k]
+    report {"loss": 0.5}  [version=3] [key=k] [own=s] [times=9]   own: the server's name for it
     save NAME                                     a checkpoint of the state, through its file and back
     restore NAME  [key=k] [first_only=true]       that state again
     remember NAME @a                              keep a receipt or an ETag under another name
@@ -150,8 +150,12 @@ class Scenario:
         c = self.control
         return self._carry_out(request, frame) or f"version={c.version} step={c.step} floor={c.base_floor}"
 
-    def do_report(self, values: str, version: int | None = None, key: str | None = None) -> str:
-        request = Report(json.loads(values), version, key)
+    def do_report(
+        self, values: str, version: int | None = None, key: str | None = None, own: str | None = None, times: int = 1
+    ) -> str:
+        for number in range(times - 1):  # others before it, each with a name of its own
+            self.do_report(values, version, key and f"{key}-{number}", own and f"{own}-{number}")
+        request = Report(json.loads(values), version, key, own)
         return self._carry_out(request, None) or f"lr={self._rate()}"
 
     def _rate(self) -> float:
@@ -213,6 +217,8 @@ class Scenario:
                 extras = extras.replace(etag, f"@{version}")
             return f"refused {verdict.code} {extras}".rstrip()
         if isinstance(verdict, Answered):
+            if verdict.made is not None:
+                return f"again version={verdict.made.version} step={verdict.made.step}"
             return None if verdict.original is None else f"duplicate of version={verdict.original['version']}"
         assert isinstance(verdict, Append)
         self._adopt(verdict.entry, frame)

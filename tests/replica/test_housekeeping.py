@@ -166,6 +166,5 @@ async def test_weights_may_be_as_large_as_float32_goes_and_names_may_not_be_rese
         reserved = frame_from_json({"optimizer/exp_avg/w": [1.0], "w": [1.0]})
         assert await refusal(run.load(reserved)) == "validation-error"
         assert await refusal(run.load(tensor([np.inf]))) == "validation-error"
-        published, first = await run.load(tensor([3e38, -1e25]))
-        assert first
-        assert published.weights.tolist() == np.asarray([3e38, -1e25], np.float32).tolist()
+        assert (await run.load(tensor([3e38, -1e25]))).first
+        assert run.published.weights.tolist() == np.asarray([3e38, -1e25], np.float32).tolist()

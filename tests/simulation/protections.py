@@ -58,8 +58,8 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("new weights raise base_floor", switches_of_rules.no_floor_after_load, "people", 0),
     _row("a forgotten row raises base_floor", switches_of_rules.no_floor_after_forgetting, "crowd", 1),
     _row("idempotency keys", switches_of_rules.no_keys, "people", 0),
-    _row("the first weights win on the chain", switches_of_rules.loads_without_condition, "people", 3),
-    _row("a change without a key gets one", switches_of_rules.no_key_of_its_own, "ghosts", 3),
+    _row("the first weights win on the chain", switches_of_rules.loads_without_condition, "people", 5),
+    _row("a change without a key gets one", switches_of_rules.no_key_of_its_own, "ghosts", 1),
     # which run
     _row("a change names its run by uid", switches_of_rules.no_run_guard, "recreate", 0),
     _row("delete compares the uid", _disk(delete_uid=False), "recreate", 2),

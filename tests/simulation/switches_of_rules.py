@@ -19,7 +19,6 @@ from gradserve_service.replica.replica import Replica
 from gradserve_service.replica.replicas import Replicas
 
 Off = Iterator[None]
-UID_DIGITS = 32  # what a server makes up has as many; the operator's keys are words
 
 
 @contextmanager
@@ -133,7 +132,7 @@ def no_keys() -> Off:
     """Nobody remembers an Idempotency-Key."""
 
     def change(control: Control, request: Any) -> tuple[Control, Any]:
-        return dataclasses.replace(control, idempotency={}), request
+        return dataclasses.replace(control, repeats={}), request
 
     with _decided(Configure, change), _decided(Load, change):
         yield
@@ -148,8 +147,7 @@ def no_key_of_its_own() -> Any:
             yield
 
     def unkeyed(control: Control, request: Any) -> tuple[Control, Any]:
-        own = len(request.idempotency_key or "") == UID_DIGITS
-        return control, dataclasses.replace(request, idempotency_key=None) if own else request
+        return control, dataclasses.replace(request, own_key=None)
 
     return off()
 

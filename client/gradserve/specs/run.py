@@ -158,6 +158,10 @@ class RunChanges(Spec):
     groups: Groups = ()
     state: Literal["running", "paused", "closed"] | None = None
 
+    def asked(self) -> dict[str, Any]:
+        """What was given, as plain JSON values: equal for equal requests."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
     def apply(self, spec: RunSpec) -> RunSpec:
         """The spec after these changes (`state` is not part of it). Raises `Refused` (validation-error)."""
         given = self.model_fields_set

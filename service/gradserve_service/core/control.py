@@ -17,11 +17,11 @@ from gradserve.specs import RunSpec
 from gradserve.wire import Layout
 
 from .plateau import FRESH, PlateauState
+from .repeats import Repeats, repeats_from_json, repeats_json
 
 ETAGS_KEPT = 1_024  # a gradient older than this many versions is stale under every policy
 WORKERS_KEPT = 10_000  # rows; beyond it departed workers are forgotten, oldest first
 SUPERSEDED_KEPT = 8  # instances of a worker that a late registration is still recognised from
-IDEMPOTENCY_KEPT = 64  # keys of requests that change a run but are not pushes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Control:
     base_floor: int = 0
     etags: dict[int, str] = field(default_factory=dict)  # version → ETag, the last ETAGS_KEPT
     workers: dict[str, WorkerRow] = field(default_factory=dict)
-    idempotency: dict[str, str] = field(default_factory=dict)  # key → what its request asked for
+    repeats: Repeats = field(default_factory=dict)  # requests that may arrive twice; replaced, never written
     plateau: PlateauState = FRESH  # what the reports mean to the schedule `reduce_on_plateau`
     journal_bytes: int = 0  # since the last position at which a snapshot was due
     snapshot_position: int = 0  # the last position at which a snapshot was due
@@ -135,7 +135,7 @@ class Control:
     def fork(self) -> Control:
         """A copy that can be advanced without this one noticing."""
         copy = Control(*_fields_of(self))  # a fifth of the time of `dataclasses.replace`, once a batch
-        copy.etags, copy.workers, copy.idempotency = dict(self.etags), dict(self.workers), dict(self.idempotency)
+        copy.etags, copy.workers = dict(self.etags), dict(self.workers)
         return copy
 
     def to_json(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Control:
             "base_floor": self.base_floor,
             "etags": list(self.etags.items()),
             "workers": {name: dataclasses.asdict(row) for name, row in self.workers.items()},
-            "idempotency": self.idempotency,
+            "repeats": repeats_json(self.repeats),
             "plateau": dataclasses.asdict(self.plateau),
             "journal_bytes": self.journal_bytes,
             "snapshot_position": self.snapshot_position,
@@ -178,7 +178,7 @@ class Control:
             base_floor=value["base_floor"],
             etags={version: etag for version, etag in value["etags"]},
             workers={name: WorkerRow(**row) for name, row in rows.items()},
-            idempotency=dict(value["idempotency"]),
+            repeats=repeats_from_json(value["repeats"]),
             plateau=PlateauState(**value["plateau"]),
             journal_bytes=value["journal_bytes"],
             snapshot_position=value["snapshot_position"],

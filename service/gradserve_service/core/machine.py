@@ -25,11 +25,12 @@ from gradserve.specs import DEFAULT_GROUP, Rate, RunChanges, RunSpec
 from gradserve.wire import Layout
 
 from . import schedules, staleness
-from .control import ETAGS_KEPT, IDEMPOTENCY_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow
+from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow
 from .entries import Entry, write_entry
 from .gradient import spans_between
 from .optimizers import rule_for
 from .plateau import FRESH, PlateauState, after_report
+from .repeats import OWN, Kind, Made, asked_digest, found, made_by, remembered
 
 # What is asked of a run. Every request is a value: the same request and control state give the same verdict.
 
@@ -85,7 +86,8 @@ class Load:
     non_finite: tuple[str, ...] = ()
     if_none_match: str | None = None  # "*" : only if there are none yet
     if_match: str | None = None
-    idempotency_key: str | None = None
+    idempotency_key: str | None = None  # the client's
+    own_key: str | None = None  # the server's, where the client gave none
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ class Restore:
     digest: str
     size: int
     first_only: bool = False  # a branch: only if the run has no weights yet
-    idempotency_key: str | None = None
+    idempotency_key: str | None = None  # the client's
+    own_key: str | None = None  # the server's, where the client gave none
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ class Configure:
     """New settings, absolute values, ordered with the gradients."""
 
     changes: RunChanges
-    idempotency_key: str | None = None
+    idempotency_key: str | None = None  # the client's
+    own_key: str | None = None  # the server's, where the client gave none
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,8 @@ class Report:
 
     values: Mapping[str, float]  # finite
     version: int | None = None  # of the weights that they were measured at; None: the present ones
-    idempotency_key: str | None = None
+    idempotency_key: str | None = None  # the client's
+    own_key: str | None = None  # the server's, where the client gave none
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,7 @@ class Answered:
     """Nothing to append: the chain already holds the answer (a duplicate, a heartbeat, a look)."""
 
     original: Mapping[str, Any] | None = None  # the recorded outcome, for a duplicate push
+    made: Made | None = None  # by the first of two equal loads or restores
 
 
 Verdict = Append | Answered | Rejection
@@ -426,22 +432,45 @@ def _decide_leave(control: Control, request: Leave) -> Draft:
     return {"kind": "leave", "worker": request.worker, "generation": row.generation}
 
 
-def repeated(control: Control, operation: str, key: str | None) -> Answered | Rejection | None:
-    """A key that was used before: the same request again is answered, never carried out; another one is a mistake of
-    its sender, who would take the answer for a change that never happened."""
-    known = None if key is None else control.idempotency.get(key)
-    if known is None or known == operation:
-        return None if known is None else Answered()
+def repeated(
+    control: Control, kind: Kind, content: Any, key: str | None, own_key: str | None = None
+) -> Answered | Rejection | None:
+    """A request that was carried out before is answered with what it made, never carried out again. Another one under
+    its key is a mistake of its sender, who would take the answer for a change that never happened."""
+    known = found(control.repeats, key, own_key)
+    if known is None:
+        return None
+    used_for, done = known
+    if used_for not in (OWN, kind):
+        came = f"belongs to another request of this run ({used_for}), this one is a {kind}"
+    elif done.asked != asked_digest(content):
+        came = f"belongs to a {kind} of this run with another body"
+    else:
+        return Answered(made=done.made)
     return Rejection(
         "validation-error",
-        f"Idempotency-Key {key!r} belongs to another request of this run ({known}), this one is a {operation}: "
-        "nothing was changed; take a new key for each new request",
-        {"used_for": known},
+        f"Idempotency-Key {key!r} {came}: nothing was changed; take a new key for each new request",
+        {"used_for": used_for},
     )
 
 
+def made(verdict: Verdict) -> Made:
+    """What a load or a restore that was not refused has made, now or when the same was asked for first."""
+    it = made_by(verdict.entry) if isinstance(verdict, Append) else getattr(verdict, "made", None)
+    assert it is not None
+    return it
+
+
+def _named(content: Any, key: str | None, own_key: str | None) -> dict[str, Any]:
+    """The members of an entry that its request is known again by."""
+    if key is None and own_key is None:
+        return {}
+    return {"key": key, "own_key": None if key else own_key, "asked": asked_digest(content)}
+
+
 def _decide_load(control: Control, request: Load) -> Draft:
-    if repetition := repeated(control, "load", request.idempotency_key):
+    content, keys = [request.digest, request.codec], (request.idempotency_key, request.own_key)
+    if repetition := repeated(control, "load", content, *keys):
         return repetition
     current = control.etag
     if (request.if_none_match == "*" and control.initialised) or (request.if_match not in (None, "*", current)):
@@ -468,13 +497,14 @@ def _decide_load(control: Control, request: Load) -> Draft:
         "digest": request.digest,
         "size": request.size,
         "codec": request.codec,
-        "key": request.idempotency_key,
+        **_named(content, *keys),
     }
 
 
 def _decide_restore(control: Control, request: Restore) -> Draft:
     """Rows, keys, settings and the version stay the present ones: no push of before can be applied again."""
-    if repetition := repeated(control, "restore", request.idempotency_key):
+    content, keys = request.source, (request.idempotency_key, request.own_key)
+    if repetition := repeated(control, "restore", content, *keys):
         return repetition
     if request.first_only and control.initialised:
         return Rejection("precondition-failed", f"expected no weights yet, the run is at {control.etag}")
@@ -498,7 +528,7 @@ def _decide_restore(control: Control, request: Restore) -> Draft:
         "digest": request.digest,
         "size": request.size,
         "codec": "float32",
-        "key": request.idempotency_key,
+        **_named(content, *keys),
     }
 
 
@@ -521,28 +551,32 @@ def _open(control: Control, consequence: str) -> Rejection | None:
 
 
 def _decide_configure(control: Control, request: Configure) -> Draft:
-    if repetition := repeated(control, "configure", request.idempotency_key):
+    content, keys = request.changes.asked(), (request.idempotency_key, request.own_key)
+    if repetition := repeated(control, "configure", content, *keys):
         return repetition
     spec = request.changes.apply(control.spec)
     state = request.changes.state or control.state
+    restarts = "schedule" in request.changes.model_fields_set
     changed = spec != control.spec or state != control.state
     if changed and (refusal := _open(control, "its settings and its state stay as they are")):
         return refusal
-    if not changed and (control.state == "closed" or request.idempotency_key is None):
-        return Answered()  # with a key it becomes an entry: a late copy of it must not revert a newer change
-    restarts = "schedule" in request.changes.model_fields_set
+    # With a key, settings that are already so become an entry: a late copy of it must not revert a newer change.
+    keyed = request.idempotency_key is not None and request.changes.model_fields_set and control.state != "closed"
+    if not (changed or keyed or (restarts and control.plateau != FRESH)):
+        return Answered()
     return {
         "kind": "configure",
         "spec": spec.canonical(),
         "state": state,
         "plateau": asdict(FRESH) if restarts else None,
-        "key": request.idempotency_key,
+        **_named(content, *keys),
     }
 
 
 def _decide_report(control: Control, request: Report) -> Draft:
     """Taken in every state of a run: the last evaluation comes after the last gradient."""
-    if repetition := repeated(control, "report", request.idempotency_key):
+    content, keys = [dict(request.values), request.version], (request.idempotency_key, request.own_key)
+    if repetition := repeated(control, "report", content, *keys):
         return repetition
     if request.version is not None and request.version > control.version:
         return Rejection(
@@ -559,7 +593,7 @@ def _decide_report(control: Control, request: Report) -> Draft:
         "values": dict(request.values),
         "version": control.shown_version if request.version is None else request.version,
         "plateau": plateau,
-        "key": request.idempotency_key,
+        **_named(content, *keys),
     }
 
 
@@ -586,9 +620,8 @@ def advance(control: Control, entry: Entry) -> None:
     """Move the control state over one entry. Reads nothing but the header; the caller owns `control`."""
     header = entry.header
     _ADVANCERS[entry.kind](control, entry, header)
-    if key := header.get("key"):
-        control.idempotency[key] = "restore" if "source" in header else entry.kind
-        _keep(control.idempotency, IDEMPOTENCY_KEPT)
+    if "asked" in header:
+        control.repeats = remembered(control.repeats, entry)
     control.position = entry.position
     control.head = entry.hash
     control.journal_bytes += len(entry.raw) + header.get("size", 0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from starlette.types import Send
 
 from gradserve.wire import Layout, narrow, tensors_to_json
+from gradserve_service.core.repeats import Made
 from gradserve_service.replica.published import Published
 
 from .json_text import encode_json
@@ -75,7 +76,7 @@ class Selection:
         return tensors_to_json(self.layout, vector)
 
 
-def weights_headers(published: Published) -> Headers:
+def weights_headers(published: Published | Made) -> Headers:
     """What tells these weights from all others: their ETag, and the head of the chain they stand on."""
     return [(b"etag", published.etag.encode()), (b"gradserve-head", published.head.encode()), VARY]
 

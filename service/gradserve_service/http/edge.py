@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 import structlog
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradserve.problems import Rejection, refuse
@@ -104,10 +104,10 @@ class Edge:
                 scope["path_params"] = found.groupdict()
                 scope[TEMPLATE] = template
                 return endpoint
-        return self.bodiless if scope["method"] == "HEAD" else self.cold
+        return self.bodiless if scope["method"] == "HEAD" and not answers_itself(scope) else self.cold
 
     async def bodiless(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """HEAD on a cold route: the headers of its GET."""
+        """HEAD on a route that knows GET alone: the headers of its answer."""
         asked = {**scope, "method": "GET"}
 
         async def send_head(message: Message) -> None:
@@ -150,6 +150,11 @@ class Refusals:
             if started:
                 raise
             await send_problem(exc, scope, send)
+
+
+def answers_itself(scope: Scope) -> bool:
+    """Whether a route takes the request's own method: one whose GET never ends must not be asked for it."""
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
 
 
 def check_token(scope: Scope, digest: bytes) -> None:

@@ -1,8 +1,9 @@
 """Floor 4: runs in memory. Tasks, threads, time and recovery; no HTTP."""
 
 from ..core.optimizers.catalogue import optimizer_catalogue
+from ..core.repeats import Made
 from .published import Published, PushAnswer
 from .replica import Replica, check_weights
 from .replicas import Replicas
 
-__all__ = ["Published", "PushAnswer", "Replica", "Replicas", "check_weights", "optimizer_catalogue"]
+__all__ = ["Made", "Published", "PushAnswer", "Replica", "Replicas", "check_weights", "optimizer_catalogue"]

@@ -31,7 +31,9 @@ from ..core.machine import (
     Request,
     Verdict,
     decide,
+    made,
 )
+from ..core.repeats import Made
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
 from ..store.records import Head, ObjectRef
@@ -252,8 +254,8 @@ class Replica:
         if_none_match: str | None = None,
         if_match: str | None = None,
         idempotency_key: str | None = None,
-    ) -> tuple[Published, bool]:
-        """Set the weights. The second value: they are the run's first."""
+    ) -> Made:
+        """Set the weights. The same request again hears what the first one made."""
         check_user_names(frame.layout)
         digest, non_finite = await self._shop.run(
             frame.layout.parameters, lambda _: (frame.digest, tuple(non_finite_tensors(frame, squares=False)))
@@ -266,15 +268,10 @@ class Replica:
             non_finite=non_finite,
             if_none_match=if_none_match,
             if_match=if_match,
-            idempotency_key=idempotency_key or self._new_key(),
+            idempotency_key=idempotency_key,
+            own_key=self._new_key(),
         )
-        proposal = self._proposal(load, frame=frame)
-        verdict = await self._propose(proposal)
-        published = self.published
-        if published is None:
-            raise refuse("store-unavailable", "the server rebuilds this run from its journal: send the same again")
-        first = isinstance(verdict, Append) and verdict.entry.header["layout"] is not None
-        return published, first
+        return made(await self._propose(self._proposal(load, frame=frame)))
 
     async def check_precondition(self, if_none_match: str | None) -> None:
         """Answer `If-None-Match: *` before a body is read: of eight workers that offer weights, seven need not."""
@@ -310,14 +307,14 @@ class Replica:
 
     async def configure(self, changes: RunChanges, idempotency_key: str | None = None) -> dict[str, Any]:
         """Change settings, in order with the gradients; answers the run as it is then."""
-        await self._propose(self._proposal(Configure(changes, idempotency_key or self._new_key())))
+        await self._propose(self._proposal(Configure(changes, idempotency_key, self._new_key())))
         return run_json(self._sequencer.run, self._state(), self._store.durability)
 
     async def report(
         self, values: Mapping[str, float], version: int | None, idempotency_key: str | None = None
     ) -> None:
         """Values that were measured outside, put into the order of the run."""
-        await self._propose(self._proposal(Report(values, version, idempotency_key or self._new_key())))
+        await self._propose(self._proposal(Report(values, version, idempotency_key, self._new_key())))
 
     async def describe(self) -> dict[str, Any]:
         """The run, as GET answers it."""

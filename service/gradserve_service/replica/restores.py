@@ -15,7 +15,8 @@ from gradserve.problems import Refused, Rejection, refuse
 from gradserve.wire import Frame
 
 from ..core.checkpoint import SavedState, payload_frame, saved_state
-from ..core.machine import Look, Restore, Verdict, repeated
+from ..core.machine import Look, Restore, Verdict, made, repeated
+from ..core.repeats import Made
 from ..limits import Limits
 from ..store.records import ObjectRef
 from .budget import Budget
@@ -38,17 +39,19 @@ class Restores:
 
     async def from_checkpoint(self, checkpoints: Checkpoints, name: str, key: str | None) -> dict[str, Any]:
         """Go back to a checkpoint; answers where the run stands then. The version goes on rising."""
-        if (known := await self._repeated(key)) is not None:
+        source = {"checkpoint": name}
+        if (known := await self._repeated(source, key)) is not None:
             return known
         async with checkpoints.state(name) as saved:
-            return await self.adopt(saved, {"checkpoint": name}, key=key)
+            return await self.adopt(saved, source, key=key)
 
     async def from_version(self, version: int, key: str | None) -> dict[str, Any]:
         """Go back to a version that can be rebuilt. Raises `version-not-kept` with the range that can."""
-        if (known := await self._repeated(key)) is not None:
+        source = {"version": version}
+        if (known := await self._repeated(source, key)) is not None:
             return known
         with self.budget.hold(self.sequencer.state_bytes):  # a second state, beside the run's own
-            return await self.adopt(await self._rebuilt(version), {"version": version}, key=key)
+            return await self.adopt(await self._rebuilt(version), source, key=key)
 
     async def adopt(
         self, saved: SavedState, source: Mapping[str, Any], *, first_only: bool = False, key: str | None = None
@@ -68,26 +71,33 @@ class Restores:
             digest=frame.digest,
             size=frame.size,
             first_only=first_only,
-            idempotency_key=key or self.new_key(),
+            idempotency_key=key,
+            own_key=self.new_key(),
         )
         place = None
         if frame.size > self.limits.inline_payload_bytes_max:
             place, _ = await self.upload(frame)  # before the queue: nobody's push waits for it
         answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        standing: dict[str, Any] = await self._propose(Proposal(request, answer, frame, object=place, look=_standing))
-        return standing
+        return _standing(made(await self._propose(Proposal(request, answer, frame, object=place))))
 
-    async def _repeated(self, key: str | None) -> dict[str, Any] | None:
+    async def _repeated(self, source: Mapping[str, Any], key: str | None) -> dict[str, Any] | None:
         """The answer to a request that was carried out before, without reading what it asks for again."""
-        look = Proposal(Look(), asyncio.get_running_loop().create_future(), look=lambda state: _known(state, key))
-        known: dict[str, Any] | None = await self._propose(look)
-        return known
+        if key is None:
+            return None
+        look = Proposal(
+            Look(), asyncio.get_running_loop().create_future(),
+            look=lambda state: repeated(state.control, "restore", source, key),
+        )  # fmt: skip
+        await self._propose(look)
+        if isinstance(look.seen, Rejection):
+            raise Refused(look.seen)
+        return None if look.seen is None else _standing(made(look.seen))
 
-    async def _propose(self, proposal: Proposal) -> Any:
+    async def _propose(self, proposal: Proposal) -> Verdict:
         verdict = await self.sequencer.propose(proposal)
         if isinstance(verdict, Rejection):
             raise Refused(verdict)
-        return proposal.seen
+        return verdict
 
     async def _rebuilt(self, version: int) -> SavedState:
         with self.store_errors():
@@ -104,22 +114,9 @@ class Restores:
         )
 
 
-def _standing(state: State) -> dict[str, Any]:
-    control = state.control
-    return {
-        "version": control.version,
-        "etag": control.etag,
-        "step": control.step,
-        "position": control.position,
-    }
-
-
-def _known(state: State, key: str | None) -> dict[str, Any] | None:
-    """Raises `Refused` where the key belongs to another request."""
-    known = repeated(state.control, "restore", key)
-    if isinstance(known, Rejection):
-        raise Refused(known)
-    return None if known is None else _standing(state)
+def _standing(it: Made) -> dict[str, Any]:
+    """Where the run stood behind the restore; by now it may be further."""
+    return {"version": it.version, "etag": it.etag, "step": it.step, "position": it.position}
 
 
 def _digested(frame: Frame) -> Frame:

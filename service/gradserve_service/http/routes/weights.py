@@ -8,7 +8,7 @@ from starlette.types import Send
 
 from gradserve.problems import Refused, refuse
 from gradserve.wire import MEDIA_TYPE, Frame, decode_frame, frame_from_json, parse_json
-from gradserve_service.replica import Published, Replica
+from gradserve_service.replica import Made, Published, Replica
 
 from ..answers import Headers, Selection, send_empty, send_json, send_tensors, weights_headers
 from ..bodies import as_object, read_body
@@ -58,12 +58,12 @@ async def load_weights(incoming: Incoming, send: Send) -> None:
     if_match = incoming.header(b"if-match")
     key = idempotency_key(incoming)
     run = await open_run(incoming)
-    await _check_preconditions(run, if_none_match, if_match)
+    await _check_preconditions(run, if_none_match, if_match, repeats=key is not None)
     with ExitStack() as budget:
         frame = _decode(form, await read_body(incoming, run, form, budget))
-        published, first = await run.load(frame, if_none_match=if_none_match, if_match=if_match, idempotency_key=key)
-    document = {"version": published.version, "etag": published.etag, "step": published.step}
-    await send_json(send, document, status=201 if first else 200, headers=_version_headers(published))
+        made = await run.load(frame, if_none_match=if_none_match, if_match=if_match, idempotency_key=key)
+    document = {"version": made.version, "etag": made.etag, "step": made.step}
+    await send_json(send, document, status=201 if made.first else 200, headers=_version_headers(made))
 
 
 routes = [hot_route(WEIGHTS_PATH, GET=pull_weights, PUT=load_weights)]
@@ -79,7 +79,7 @@ async def _weights(incoming: Incoming, run: Replica, held: str | None, wait_seco
     )
 
 
-def _version_headers(published: Published) -> Headers:
+def _version_headers(published: Published | Made) -> Headers:
     return [*weights_headers(published), (b"gradserve-version", b"%d" % published.version)]
 
 
@@ -91,10 +91,13 @@ def _unchanged_headers(run: Replica, held: str | None) -> Headers:
     return _version_headers(published)
 
 
-async def _check_preconditions(run: Replica, if_none_match: str | None, if_match: str | None) -> None:
-    """Refuse before the body is read: of eight workers that bring the first weights, seven need not send them."""
+async def _check_preconditions(run: Replica, if_none_match: str | None, if_match: str | None, *, repeats: bool) -> None:
+    """Refuse before the body is read: of eight workers that bring the first weights, seven need not send them. Whether
+    a request with a key (`repeats`) was carried out before is known behind its body only."""
     if if_none_match not in (None, "*"):
         raise refuse("validation-error", f"If-None-Match: expected * with PUT; came {if_none_match!r}; use If-Match")
+    if repeats:
+        return
     await run.check_precondition(if_none_match)
     if if_match is None:
         return
