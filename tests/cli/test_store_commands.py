@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from redis import Redis
 from xxhash import xxh3_128_hexdigest
 
 UPDATES = 3
@@ -70,6 +71,34 @@ def test_inspect_shows_runs_journals_and_heads_and_changes_nothing(gradserve, wr
     assert new["checkpoints"] == []
     assert [(each["name"], each["version"]) for each in r["checkpoints"]] == [("best", UPDATES)]
     assert files(url) == before
+
+
+def test_inspect_verifies_everything_and_names_the_place_of_a_damage(gradserve, written):
+    url, _ = written
+    whole = gradserve("inspect", "--verify", "--store", url)
+    assert (whole.returncode, whole.stdout.splitlines()[-1]) == (0, "everything is as it was written"), whole.stderr
+    flip_a_bit_of_an_entry(url)
+    damaged = gradserve("inspect", "--verify", "--store", url)
+    assert damaged.returncode == 1
+    assert "run 'r': entry 3 does not continue the history held here" in damaged.stdout
+
+
+def flip_a_bit_of_an_entry(url: str) -> None:
+    """In the header of the third entry of run `r`."""
+    if url.startswith("sqlite"):
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+            where = "place = (SELECT number << 40 | 3 FROM runs JOIN names USING (uid) WHERE name = 'r')"
+            database.execute(f"UPDATE entries SET header = CAST(replace(header, 'push', 'pusi') AS BLOB) WHERE {where}")
+        database.close()
+        return
+    client = Redis.from_url(url)
+    (key,) = (key for key in client.scan_iter("*:journal"))
+    entries = client.xrange(key)
+    client.delete(key)
+    for identity, fields in entries:
+        header = fields[b"h"].replace(b"push", b"pusi") if identity == b"3-0" else fields[b"h"]
+        client.xadd(key, {**fields, b"h": header}, id=identity)
+    client.close()
 
 
 def test_inspect_for_people_has_a_line_for_each_run(gradserve, written):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from gradserve_service.store.protocols import RunAbsent
@@ -215,13 +215,20 @@ class Disk:
         """See `Store.snapshots`."""
         return list(self._run(uid).snapshots)
 
-    def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
+    def publish(
+        self,
+        uid: str,
+        expected: SnapshotRecord | None,
+        snapshot: SnapshotRecord,
+        damaged: Collection[SnapshotRecord] = (),
+    ) -> bool:
         """See `Store.publish`."""
         run = self.contents.runs.get(uid)
         if run is None or run.deleted:
             return False
         newest = run.snapshots[0] if run.snapshots else None
-        overtaken = newest != expected or (newest is not None and snapshot.position <= newest.position)
+        not_newer = newest is not None and newest not in damaged and snapshot.position <= newest.position
+        overtaken = newest != expected or not_newer
         if overtaken and self.checks.publish_expected:
             return False
         if self.checks.publish_hash and self._hash_at(run, snapshot.position) != snapshot.hash:
@@ -229,9 +236,10 @@ class Disk:
         kept = self._object(run, snapshot.object)
         if kept is None and self.checks.objects_complete:
             return False
-        dropped = {old.object.id for old in run.snapshots[1:]} - {snapshot.object.id}
+        whole = tuple(old for old in run.snapshots if old not in damaged)[:1]
+        dropped = {old.object.id for old in run.snapshots if old not in whole} - {snapshot.object.id}
         objects = _without(_kept_for_good(run, [snapshot.object]), dropped - _named(run))
-        self._replace(uid, run, snapshots=(snapshot, *run.snapshots[:1]), objects=objects)
+        self._replace(uid, run, snapshots=(snapshot, *whole), objects=objects)
         if kept is not None:
             self._archive.published(snapshot, kept.content)
         self._look_for_gaps(uid)

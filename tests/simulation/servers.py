@@ -110,7 +110,9 @@ class Server:
     def _gets_wrong(self, entry: Entry, random: Random) -> bool:
         """Only where a snapshot was due and another server has published it: nobody knows better than the first."""
         return any(
-            snapshot.hash == entry.hash and _was_due(snapshot, run.objects[snapshot.object.id].content)
+            snapshot.hash == entry.hash
+            and snapshot.object.id in run.objects  # it may have been damaged until nothing is left
+            and _was_due(snapshot, run.objects[snapshot.object.id].content)
             for run in self._disk.contents.runs.values()
             for snapshot in run.snapshots
         ) and self._faults.of_arithmetic(random)

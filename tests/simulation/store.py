@@ -12,11 +12,13 @@ of the reply when it goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
+
+from xxhash import xxh3_128_hexdigest
 
 from gradserve_service.store.protocols import StoreFull, StoreUnavailable
 from gradserve_service.store.records import (
@@ -120,6 +122,14 @@ class SimStore:
         """See `Store.get_object`."""
         return await self._do("get_object", lambda: self.disk.get_object(uid, ref))
 
+    async def object_digest(self, uid: str, ref: ObjectRef) -> str:
+        """See `Store.object_digest`."""
+        return await self._do("object_digest", lambda: xxh3_128_hexdigest(self.disk.get_object(uid, ref)))
+
+    async def complaints(self) -> list[str]:
+        """Nothing to look at but what the journal shows."""
+        return []
+
     async def discard_object(self, uid: str, ref: ObjectRef) -> None:
         """See `Store.discard_object`."""
         await self._do("discard_object", lambda: self.disk.discard_object(uid, ref), "removal")
@@ -128,9 +138,16 @@ class SimStore:
         """See `Store.snapshots`."""
         return await self._do("snapshots", lambda: self.disk.snapshots(uid))
 
-    async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
+    async def publish(
+        self,
+        uid: str,
+        expected: SnapshotRecord | None,
+        snapshot: SnapshotRecord,
+        *,
+        damaged: Collection[SnapshotRecord] = (),
+    ) -> bool:
         """See `Store.publish`."""
-        return await self._do("publish", lambda: self.disk.publish(uid, expected, snapshot), "write")
+        return await self._do("publish", lambda: self.disk.publish(uid, expected, snapshot, damaged), "write")
 
     async def trim(self, uid: str) -> int:
         """See `Store.trim`."""

@@ -39,6 +39,20 @@ async def test_a_stale_snapshotter_cannot_turn_the_pointer_back(chain: Chain) ->
     assert await chain.store.publish("u1", second, newer)
 
 
+async def test_a_damaged_snapshot_is_replaced_and_the_good_one_before_it_stays(chain: Chain, store_url: str) -> None:
+    """What is known to be damaged must not be what recovery falls back to; its image goes with it."""
+    await chain.put(*(b"%d" % n for n in range(5)))
+    good, bad, new = await chain.publish(1), await chain.publish(3), await chain.image(5)
+    assert await chain.store.publish("u1", bad, new, damaged=[bad])
+    assert await chain.store.snapshots("u1") == [new, good]
+    assert await chain.store.trim("u1") == 1
+    again = await chain.image(5)
+    assert await chain.store.publish("u1", new, again, damaged=[new, good])  # of the same position, alone
+    assert await chain.store.snapshots("u1") == [again]
+    assert await chain.store.trim("u1") == 0
+    assert await kept_objects(store_url, "u1") == {again.object.id}
+
+
 async def test_of_many_snapshotters_one_wins(chain: Chain, store_url: str) -> None:
     """The others discard what they wrote."""
     await chain.put(b"a", b"b")

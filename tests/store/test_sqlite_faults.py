@@ -185,7 +185,7 @@ async def test_work_that_fails_is_undone_and_the_head_is_read_again(url: str) ->
 
     def breaks(database: sqlite3.Connection) -> None:
         database.execute("DELETE FROM entries")
-        database.execute("INSERT INTO runs (uid, genesis) VALUES ('u1', x'00')")
+        database.execute("INSERT INTO runs (uid, genesis, position, head) VALUES ('u1', x'00', 0, x'00')")
 
     with pytest.raises(StoreUnavailable, match="UNIQUE"):
         await store._submit(breaks)

@@ -11,10 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
+from gradserve_service.replica.verification import complaints
 from gradserve_service.store import Store, open_to_read
 from gradserve_service.store.records import CatalogueRecord, Record
 
-from .printing import AsJson, StoreUrl, amount, complaints_as_lines, fail, moment, print_json, print_table, store_url
+from .printing import (
+    FAILED,
+    AsJson,
+    StoreUrl,
+    amount,
+    complaints_as_lines,
+    fail,
+    moment,
+    print_json,
+    print_table,
+    store_url,
+)
 
 __all__ = ["inspect", "opened_to_read"]
 
@@ -25,19 +37,32 @@ def inspect(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only this run.", show_default=False)] = None,
     store: StoreUrl = None,
     entries: Annotated[int, typer.Option(min=0, help="Also print the last entries of the journal of RUN.")] = 0,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read and verify everything; exit code 1 when something is damaged.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a store holds: runs, journals, snapshots, checkpoints, heads. Reads only.
+
+    With --verify every entry, payload, image and checkpoint is read and held against its digest, and the place of each
+    damage is printed.
 
     An SQLite store belongs to one process at a time: stop its server, or ask the server (`gradserve status --url`).
     """
     with complaints_as_lines():
         if entries and run is None:
             fail("--entries needs the name of a run")
-        found = asyncio.run(_look(store_url(store), run, entries))
+        found = asyncio.run((_verify if verify else _look)(store_url(store), run, entries))
     if as_json:
         print_json(found)
-        return
+    else:
+        _print(found)
+    if found.get("damage"):
+        fail(f"{len(found['damage'])} damages: see docs/operations.md", FAILED)
+
+
+def _print(found: dict[str, Any]) -> None:
+    """The table, what was asked for below it, and what is damaged."""
     print(f"{found['store']}  durability {found['durability']}")
     print_table(
         ("run", "uid", "created", "position", "head", "journal", "entries", "payloads", "snapshots at", "checkpoints"),
@@ -54,18 +79,37 @@ def inspect(
     for row in found["runs"]:
         for header in row.get("last_entries", ()):
             print(json.dumps(header))
+    for text in found.get("damage", ()):
+        print(text)
+    if found.get("damage") == []:
+        print("everything is as it was written")
+
+
+async def _verify(url: str, name: str | None, entries: int) -> dict[str, Any]:
+    """Damage first: what is damaged cannot always be described."""
+    async with opened_to_read(url) as store:
+        damage = await store.complaints()
+        runs = []
+        for record in await _chosen(store, name):
+            found = [text async for text in complaints(store, record)]
+            if not found:
+                runs.append(await _describe(store, record, entries))
+            damage += found
+        return {"store": store.url, "durability": store.durability, "runs": runs, "damage": damage}
+
+
+async def _chosen(store: Store, name: str | None) -> list[CatalogueRecord]:
+    if name is None:
+        return [record async for record in _runs(store)]
+    record = await store.find(name)
+    if record is None or record.deleted:
+        fail(f"there is no run '{name}' in {store.url}" + (": it was deleted" if record else ""), 1)
+    return [record]
 
 
 async def _look(url: str, name: str | None, entries: int) -> dict[str, Any]:
     async with opened_to_read(url) as store:
-        if name is not None:
-            record = await store.find(name)
-            if record is None or record.deleted:
-                fail(f"there is no run '{name}' in {store.url}" + (": it was deleted" if record else ""), 1)
-            records = [record]
-        else:
-            records = [record async for record in _runs(store)]
-        runs = [await _describe(store, record, entries) for record in records]
+        runs = [await _describe(store, record, entries) for record in await _chosen(store, name)]
         return {"store": store.url, "durability": store.durability, "runs": runs}
 
 

@@ -89,7 +89,7 @@ def complaints_as_lines() -> Iterator[None]:
     from gradserve.problems import Refused
     from gradserve_service.core.entries import ChainBroken
     from gradserve_service.replica.recovery import Damaged
-    from gradserve_service.store import RunAbsent, StoreFull, StoreUnavailable, StoreUnfit
+    from gradserve_service.store import RunAbsent, StoreDamaged, StoreFull, StoreUnavailable, StoreUnfit
 
     try:
         yield
@@ -99,7 +99,7 @@ def complaints_as_lines() -> Iterator[None]:
         fail(str(error), FAILED)
     except Refused as refused:
         fail(refused.rejection.detail, FAILED)
-    except (StoreUnfit, StoreUnavailable, StoreFull, RunAbsent, ChainBroken, Damaged) as error:
+    except (StoreUnfit, StoreUnavailable, StoreFull, StoreDamaged, RunAbsent, ChainBroken, Damaged) as error:
         fail(str(error), FAILED)
     except (OSError, ValueError) as error:  # a file that cannot be written, a URL that is none
         fail(str(error), FAILED)

@@ -75,6 +75,7 @@ class Readiness(Answer):
     """What a probe reads."""
 
     status: Literal["live", "ready"]
+    quarantined: list[str] = Field(default=[], description="Why runs are set aside; absent where none is.")
 
 
 class StoreDescription(Answer):

@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from gradserve.problems import Refused, Rejection
-from gradserve_service.store.protocols import RunAbsent, StoreFull, StoreUnavailable
+from gradserve_service.store.protocols import RunAbsent, StoreDamaged, StoreFull, StoreUnavailable
 
 from .json_text import encode_json
 
@@ -71,6 +71,8 @@ def rejection_of(exc: Exception, *, request_id: str) -> Rejection:
             return Rejection("store-unavailable", "the store does not answer; send the same again")
         case StoreFull():
             return Rejection("backpressure", "the store has no room left; send the same again later")
+        case StoreDamaged():
+            return Rejection("quarantined", f"the store gave back other bytes than were written: {exc}")
         case RunAbsent(deleted=True):
             return Rejection("run-deleted", "the run was deleted; create it again with PUT")
         case RunAbsent():

@@ -44,8 +44,8 @@ class Checkpoints:
     )  # one is written at a time: each holds a copy of the slots
 
     async def listed(self) -> list[dict[str, Any]]:
-        """All of them, by name."""
-        return [_item(record) for record in await self._records()]
+        """All of them, by name, without those whose record is damaged."""
+        return [_item(record) for record in await self._records() if record.sound]
 
     async def create(self, name: str) -> tuple[dict[str, Any], bool]:
         """Keep the present state under a name. A name that is taken is answered as it is (False)."""
@@ -73,6 +73,7 @@ class Checkpoints:
             records = await self._records()
             for record in records:
                 if record.name == name:
+                    _require_sound(record)
                     return _item(record), False
             if len(records) >= CHECKPOINTS_MAX:
                 detail = f"the run has {CHECKPOINTS_MAX} checkpoints, as many as it may: delete one first"
@@ -110,6 +111,7 @@ class Checkpoints:
         record = next((each for each in await self._records() if each.name == name), None)
         if record is None:
             raise _unknown(name)
+        _require_sound(record)
         with self.budget.hold(record.object.size):
             try:
                 with self.store_errors():
@@ -118,7 +120,7 @@ class Checkpoints:
                 raise refuse("checkpoint-not-found", f"checkpoint '{name}' was deleted meanwhile, or is lost") from None
             digest = await self.shop.run(len(file) // 4, lambda _: image_digest([file]))
             if digest != json.loads(record.about)["digest"]:
-                raise refuse("checkpoint-not-found", f"checkpoint '{name}' is damaged in the store: use another one")
+                raise _damaged(name)
             yield _item(record), file
 
     @contextlib.asynccontextmanager
@@ -141,6 +143,15 @@ class Checkpoints:
 
 def _unknown(name: str) -> Refused:
     return refuse("checkpoint-not-found", f"the run has no checkpoint '{name}': list them with GET …/checkpoints")
+
+
+def _damaged(name: str) -> Refused:
+    return refuse("checkpoint-not-found", f"checkpoint '{name}' is damaged in the store: delete it, use another one")
+
+
+def _require_sound(record: CheckpointRecord) -> None:
+    if not record.sound:
+        raise _damaged(record.name)
 
 
 def _item(record: CheckpointRecord) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from gradserve.problems import Refused
+from gradserve.problems import Refused, refuse
 
+from ..core.entries import ChainBroken, read_entry
 from ..core.history import History
 from ..core.series import Columns, select
 from ..store.protocols import RunAbsent, Store, StoreUnavailable
@@ -75,15 +76,37 @@ class Past:
 
     async def _records(self, after: int, last: int, limit: int | None = None) -> AsyncGenerator[Record]:
         left = last if limit is None else limit
+        link = await self._hash_at(after)
         while after < last and left:
             records = await self._store.read(self._uid, after=after, limit=min(RECORDS_A_READ, left))
             for record in records:
                 if record.position > last:
                     return
+                if record.position != after + 1:
+                    await self._require_trimmed(record.position - 1)
+                    link = await self._hash_at(record.position - 1)
+                _require_link(link, record)
+                after, link = record.position, record.hash
                 yield record
             if not records:
                 return
-            after, left = records[-1].position, left - len(records)
+            left -= len(records)
+
+    async def _require_trimmed(self, upto: int) -> None:
+        """Raises `Refused` where entries are missing that no trim removed: those behind the previous snapshot."""
+        kept = await self._store.snapshots(self._uid)
+        if len(kept) < 2 or upto > kept[1].position:
+            raise refuse("quarantined", f"the journal is damaged: entries up to {upto} are missing")
+
+    async def _hash_at(self, position: int) -> bytes | None:
+        """The hash of the chain after an entry; None where nothing is kept that says it."""
+        if position == 0:
+            return self._sequencer.run.genesis
+        for record in await self._store.read(self._uid, after=position - 1, limit=1):
+            if record.position == position:
+                return record.hash
+        kept = await self._store.snapshots(self._uid)
+        return next((snapshot.hash for snapshot in kept if snapshot.sound and snapshot.position == position), None)
 
     # Events
 
@@ -156,6 +179,17 @@ class Past:
                     await self._fresh()
         except (Refused, StoreUnavailable, RunAbsent):
             self._feed.end()
+
+
+def _require_link(previous: bytes | None, record: Record) -> None:
+    """Raises `Refused` for an entry that does not continue the chain: damaged bytes are not shown as history."""
+    try:
+        if previous is not None:
+            read_entry(record.position, previous, record.header, record.hash)
+        elif json.loads(record.header)["position"] != record.position:
+            raise ChainBroken(f"entry {record.position} lies in the wrong place")
+    except (ChainBroken, ValueError, LookupError, TypeError) as broken:
+        raise refuse("quarantined", f"the journal is damaged: {broken}") from broken
 
 
 def _frozen_history(state: State) -> tuple[History, tuple[str, ...]]:

@@ -17,13 +17,13 @@ from gradserve.wire import Buffers, Frame, decode_frame
 from ..core.arrays import Arrays, Float32, update
 from ..core.blocks import RunAll, in_turn
 from ..core.control import Control
-from ..core.entries import ChainBroken, Entry, read_entry
+from ..core.entries import ChainBroken, Entry, genesis_hash, read_entry
 from ..core.gradient import Gradient, spans_between
 from ..core.history import History
 from ..core.image import DamagedImage, decode_image, state_digest
 from ..core.machine import advance
 from ..store.protocols import Store
-from ..store.records import CatalogueRecord, Record, SnapshotRecord
+from ..store.records import CatalogueRecord, Head, Record, SnapshotRecord
 from .threads import Threads
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ class State:
     control: Control
     arrays: Arrays
     restored_from: int = 0  # position of the snapshot it began with
+    damaged: tuple[SnapshotRecord, ...] = ()  # snapshots that could not be used: the next one takes their place
     computed: dict[int, str] = field(default_factory=dict)  # where snapshots were due: digests not compared yet
     wrong: bool = False  # it differs from what was published: nothing may be answered from it
     diverged_at: int | None = None  # where the state before this one was found to differ from what was published
@@ -91,18 +92,39 @@ class Workshop:
 
 async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_read: int) -> State:
     """The newest snapshot that verifies (else the one before, else nothing), and the journal after it."""
+    check_creation(run)
+    head = await store.head(run.uid)
+    damaged: list[SnapshotRecord] = []
     for snapshot in await store.snapshots(run.uid):
         state = await _from_snapshot(store, run, snapshot, shop)
         if state is not None:
             break
+        damaged.append(snapshot)
     else:
         control = Control.genesis(run.uid, run.creation, run.genesis)
         state = State(control, Arrays(control.spec))
+    state.damaged = tuple(damaged)
     await catch_up(store, state, shop, entries_a_read)
+    _require_reached(state.control, head)
     return state
 
 
+def check_creation(run: CatalogueRecord) -> None:
+    """What a run was created with is the beginning of its chain. Raises `Damaged`."""
+    if not run.sound or genesis_hash(run.uid, run.creation) != run.genesis:
+        raise Damaged(f"the record of run '{run.name}' is not the one that was written")
+
+
+def _require_reached(control: Control, head: Head) -> None:
+    """The head was read before the journal: what was read must lead to it. A tail that is gone is not left out
+    silently."""
+    if control.position < head.position or (control.position == head.position) != (control.head == head.hash):
+        raise ChainBroken(f"the journal ends with entry {control.position}, the head of the run is another")
+
+
 async def _from_snapshot(store: Store, run: CatalogueRecord, snapshot: SnapshotRecord, shop: Workshop) -> State | None:
+    if not snapshot.sound:
+        return None
     try:
         image = await store.get_object(run.uid, snapshot.object)
         control, arrays = await shop.run(
@@ -110,6 +132,8 @@ async def _from_snapshot(store: Store, run: CatalogueRecord, snapshot: SnapshotR
             lambda _: decode_image(image, run.uid, run.creation, snapshot.digest, shop.buffers.lend),
         )
     except (KeyError, DamagedImage):
+        return None
+    if (control.position, control.head) != (snapshot.position, snapshot.hash):
         return None
     return State(control, arrays, restored_from=snapshot.position)
 
@@ -133,6 +157,8 @@ async def digest_of(shop: Workshop, control: Control, arrays: Arrays) -> str:
 async def _replay(store: Store, state: State, shop: Workshop, record: Record) -> Entry:
     control = state.control
     entry = read_entry(control.position + 1, control.head, record.header, record.hash)
+    if record.position != entry.position:
+        raise ChainBroken(f"entry {entry.position} lies where entry {record.position} should")
     frame = await payload_of(store, control.uid, record, entry)
     gradient = None
     if frame is not None and entry.kind == "push":

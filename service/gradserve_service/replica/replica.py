@@ -35,7 +35,7 @@ from ..core.machine import (
 )
 from ..core.repeats import Made
 from ..limits import Limits
-from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
+from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
 from ..store.records import Head, ObjectRef
 from .budget import Budget
 from .checkpoints import Checkpoints
@@ -68,6 +68,7 @@ class Replica:
         self._limits = limits
         self._budget = budget
         self._new_key = new_key
+        self._withdrawing: set[asyncio.Task[None]] = set()
         self._heads = HeadReads(store, sequencer.run.uid)
         self.past = Past(sequencer, store, shop, self._look_at, self._fresh)
         self.checkpoints = Checkpoints(
@@ -143,8 +144,14 @@ class Replica:
         said = (worker, sequence, frame, fields)
         if self._goes_early(*said):
             # Both take time and neither needs the other: the payload travels while its norm is taken.
-            proposal, (ref, seconds) = await asyncio.gather(self._measured(*said), self._upload(frame))
-            proposal.object, proposal.timings["store"] = ref, seconds
+            uploading = asyncio.create_task(self._upload(frame))
+            try:
+                proposal = await self._measured(*said)
+                ref, proposal.timings["store"] = await asyncio.shield(uploading)
+            except BaseException:
+                uploading.add_done_callback(self._withdraw)
+                raise
+            proposal.object = ref
         else:
             proposal = await self._measured(*said)
         verdict = await self._propose(proposal)
@@ -178,6 +185,18 @@ class Replica:
         started = perf_counter()
         with self._store_errors():
             return await self._store.put_object(self.uid, frame.stored()), perf_counter() - started
+
+    def _withdraw(self, uploading: asyncio.Task[tuple[ObjectRef, float]]) -> None:
+        """Remove what was uploaded for a push that came to nothing before the queue."""
+        if uploading.cancelled() or uploading.exception() is not None:
+            return
+        task = asyncio.create_task(self._discard(uploading.result()[0]))
+        self._withdrawing.add(task)
+        task.add_done_callback(self._withdrawing.discard)
+
+    async def _discard(self, ref: ObjectRef) -> None:
+        with contextlib.suppress(StoreUnavailable, StoreFull, StoreDamaged, RunAbsent):
+            await self._store.discard_object(self.uid, ref)
 
     def _outcome(self, proposal: Proposal, verdict: Verdict) -> dict[str, Any]:
         row = proposal.row
@@ -374,6 +393,8 @@ class Replica:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
         except StoreFull as error:
             raise refuse("backpressure", f"the store has no room: {error}") from error
+        except StoreDamaged as error:
+            raise refuse("quarantined", f"the store gave back other bytes than were written: {error}") from error
         except RunAbsent as error:
             raise Refused(self._sequencer.vanished(error.deleted)) from error
 

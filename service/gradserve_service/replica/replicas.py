@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import OrderedDict
@@ -20,10 +21,10 @@ from ..core import numerics
 from ..core.control import Creation
 from ..core.entries import genesis_hash
 from ..limits import Limits
-from ..store.protocols import Store, StoreFull, StoreUnavailable, StoreUnfit
+from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable, StoreUnfit
 from ..store.records import DURABILITY_LEVELS, CatalogueRecord, Durability
 from .budget import Budget
-from .recovery import Workshop
+from .recovery import Damaged, Workshop, check_creation
 from .replica import Replica
 from .sequencer import DRAINING, Sequencer
 from .snapshots import Retain
@@ -146,6 +147,7 @@ class Replicas:
         try:
             creation = self._creation(spec, self.store.memory_limit).to_bytes()
             record = CatalogueRecord(name, uid, creation, genesis_hash(uid, creation), int(self._clock() * 1000))
+            await self._find(name)  # a damaged record is not written over
             bound = await self.store.create(record)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
@@ -211,9 +213,27 @@ class Replicas:
     async def _find(self, name: str) -> CatalogueRecord | None:
         self._require_open()
         try:
-            return await self.store.find(name)
+            record = await self.store.find(name)
+            if record is not None:
+                await self._require_sound(record)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
+        except StoreDamaged as error:
+            raise refuse("quarantined", f"the store gave back other bytes than were written: {error}") from error
+        return record
+
+    async def _require_sound(self, record: CatalogueRecord) -> None:
+        """Raises StoreDamaged for a record that is not the one that was written, and for the mark of a delete that
+        the run itself does not bear."""
+        if record.deleted:
+            with contextlib.suppress(RunAbsent):
+                await self.store.head(record.uid)
+                raise StoreDamaged(f"the name '{record.name}' is marked deleted, and its run is not")
+            return
+        try:
+            check_creation(record)
+        except Damaged as error:
+            raise StoreDamaged(str(error)) from error
 
     async def _replica(self, record: CatalogueRecord) -> Replica:
         await self._make_room()
@@ -250,23 +270,46 @@ class Replicas:
 
     async def delete_run(self, name: str, uid: str | None = None) -> None:
         """Delete a run for good. `uid` guards a late repetition from deleting the run that came after."""
-        replica = await self.open(name, uid)
+        meant = await self._uid_to_delete(name, uid)
         try:
-            deleted = await self.store.delete(name, replica.uid)
+            deleted = await self.store.delete(name, meant)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
-        if self._open.get(name, (None,))[0] is replica:  # not a run that has the name by now
+        held = self._open.get(name)
+        if held is not None and held[0].uid == meant:  # not a run that has the name by now
             await self._forget(name, Rejection("run-deleted", f"run '{name}' was deleted"))
         if not deleted:
             raise refuse("run-deleted", f"run '{name}' was deleted meanwhile")
 
+    async def _uid_to_delete(self, name: str, uid: str | None) -> str:
+        """Also of a run that cannot be opened: its record is damaged, and its operator wants to be rid of it."""
+        try:
+            return (await self.open(name, uid)).uid
+        except Refused as refused:
+            if refused.rejection.code != "quarantined":
+                raise
+            with contextlib.suppress(StoreUnavailable, StoreDamaged):
+                record = await self.store.find(name)
+                if record is not None and not record.deleted and uid in (None, record.uid):
+                    return record.uid
+            raise
+
     async def list_runs(self, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
-        """Name, uid and time of living runs, in name order."""
+        """Name, uid and time of living runs, in name order; without those whose record is damaged."""
         try:
             records = await self.store.names(after=after, limit=limit)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
-        return [{"name": record.name, "uid": record.uid, "created_at": record.created_at} for record in records]
+        return [
+            {"name": record.name, "uid": record.uid, "created_at": record.created_at}
+            for record in records
+            if record.sound
+        ]
+
+    def quarantined(self) -> list[str]:
+        """Of every run that is set aside the reason."""
+        reasons = (sequencer.quarantine.reason for _, sequencer in self._open.values())
+        return [reason for reason in reasons if reason is not None]
 
     def _count_divergence(self) -> None:
         self._divergences += 1

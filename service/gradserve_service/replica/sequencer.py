@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
+from traceback import format_exception
 from typing import Any, TypeVar
 
 import structlog
@@ -25,7 +26,7 @@ from ..core.entries import ChainBroken, Entry
 from ..core.gradient import Gradient
 from ..core.machine import Append, Look, Request, Verdict, advance, decide
 from ..limits import Limits
-from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
+from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
 from ..store.records import (
     Appended,
     CatalogueRecord,
@@ -37,6 +38,7 @@ from ..store.records import (
 )
 from .events import Feed
 from .published import Published
+from .quarantine import Quarantine
 from .recovery import Damaged, State, Workshop, catch_up, rebuild, restore
 from .snapshots import Retain, Snapshots, freeze
 
@@ -97,7 +99,7 @@ class Sequencer:
         self._idle.set()
         self.pace = 0.0  # seconds a request, of the latest batches
         self._in_doubt = True  # the state may be behind the store's
-        self._crashes = 0  # in a row: the same entry fails again when it is replayed
+        self.quarantine = Quarantine(run.name, limits, self._look_again)
         self._task = asyncio.create_task(self._work(), name=f"run {run.name}")
 
     # What the replica calls
@@ -147,6 +149,7 @@ class Sequencer:
         """End the task. What is still queued, and whoever still holds this run, hears why."""
         self.gone = self.gone or why
         self.feed.end()
+        self.quarantine.cancel()
         self._task.cancel()
         await asyncio.gather(self._task, self._snapshots.cancel(), return_exceptions=True)
         self._refuse_all(self._queue, why)
@@ -176,7 +179,7 @@ class Sequencer:
                 raise Refused(self.gone)
             for _ in range(self._limits.decide_again_max):
                 waiting = await self._round(waiting)
-                self._crashes = 0
+                self.quarantine.recovered()
                 if not waiting:
                     return
             raise refuse("backpressure", "other servers were faster at this run each time: send the same again")
@@ -187,12 +190,18 @@ class Sequencer:
             rejection = Rejection("backpressure", f"the store has no room: {error}")
         except RunAbsent as error:
             rejection = self.vanished(error.deleted)
+        except StoreDamaged as damage:
+            self._drop_state()
+            self.quarantine.set_aside(str(damage))
+            rejection = self.quarantine.refusal().rejection
         except Refused as refused:
             rejection = refused.rejection
         except Exception as error:  # noqa: BLE001 - the edge of the task: half-written state must not live on
             self._crashed(error)
             rejection = Rejection("store-unavailable", "the server rebuilds this run from its journal: send it again")
         self._refuse_all(batch, rejection)
+        for proposal in batch:
+            await self._discard(proposal)
 
     async def _round(self, batch: list[Proposal]) -> list[Proposal]:
         """Decide the batch once; returns the proposals that have to be decided again."""
@@ -289,17 +298,17 @@ class Sequencer:
             return self.state
         for _ in range(self._limits.crashes_max):
             state = await self._caught_up() or await self._restored()
-            if await self._snapshots.agree(state):
+            if await self._snapshots.agree(state, restored=state is not self.state):
                 break
             self.state = None
         else:
-            raise refuse(
-                "quarantined",
-                f"run '{self.run.name}': {self._limits.crashes_max} times in a row the state that this server computes "
-                "from the journal was not the published one: suspect the memory or the processor of a server",
+            self.quarantine.set_aside(
+                f"{self._limits.crashes_max} times in a row the state that this server computes from the journal was "
+                "not the published one: suspect the memory or the processor of a server"
             )
-        if state is not self.state and state.control.snapshot_position > state.restored_from:
-            await self._snapshots.start(state)  # it was due and never published
+            raise self.quarantine.refusal()
+        if state is not self.state and (state.damaged or state.control.snapshot_position > state.restored_from):
+            await self._snapshots.start(state)  # it was due and never published, or is damaged
         state.diverged_at = self._diverged_at
         self.state, self._in_doubt = state, False
         self.feed.skip_to(state.control.position)
@@ -319,8 +328,7 @@ class Sequencer:
 
     async def _restored(self) -> State:
         self.published = None
-        if self._crashes >= self._limits.crashes_max:
-            raise refuse("quarantined", f"run '{self.run.name}' failed {self._crashes} times in a row")
+        self.quarantine.check()
         reason: Exception
         for _ in range(self._limits.crashes_max):
             try:
@@ -331,8 +339,12 @@ class Sequencer:
                 reason = error
                 break
             else:
+                for snapshot in state.damaged:
+                    log.warning("image_damaged", run=self.run.name, position=snapshot.position)
                 return state
-        raise refuse("quarantined", f"run '{self.run.name}' cannot be rebuilt from its journal: {reason}")
+        log.error("run_cannot_be_rebuilt", run=self.run.name, reason=str(reason))
+        self.quarantine.set_aside(f"it cannot be rebuilt from its journal: {reason}")
+        raise self.quarantine.refusal()
 
     async def rebuild(self, version: int) -> State | int:
         """A second state of this run, as it was at a version; else the oldest version that can be had."""
@@ -384,7 +396,7 @@ class Sequencer:
     async def _discard(self, proposal: Proposal) -> None:
         """Remove an uploaded payload that no entry came to name. If that fails, the store's own sweep gets it."""
         if proposal.object is not None and not proposal.object_named:
-            with contextlib.suppress(StoreUnavailable, StoreFull, RunAbsent):
+            with contextlib.suppress(StoreUnavailable, StoreFull, StoreDamaged, RunAbsent):
                 await self._store.discard_object(self.run.uid, proposal.object)
             proposal.object = None
 
@@ -438,9 +450,19 @@ class Sequencer:
             self._put(Proposal(Look(), asyncio.get_running_loop().create_future()))  # a batch may be on its way
 
     def _crashed(self, error: Exception) -> None:
-        self._crashes += 1
+        self._drop_state()
+        aside = self.quarantine.failed(type(error).__name__)
+        # As text: with exc_info a renderer may show local variables, and a gradient is one of them.
+        text = "".join(format_exception(error))
+        log.error("run_state_dropped", run=self.run.name, quarantined=aside, exception=text)
+
+    def _drop_state(self) -> None:
         self.state, self._in_doubt = None, True
-        log.error("run_state_dropped", run=self.run.name, crashes=self._crashes, exc_info=error)
+
+    def _look_again(self) -> None:
+        """A look like any other, by nobody: if the run can be rebuilt by now, it is."""
+        if self.gone is None:
+            self._put(Proposal(Look(), asyncio.get_running_loop().create_future()))
 
 
 def _brings_payload(verdict: Verdict) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import structlog
@@ -14,7 +14,7 @@ from ..core.arrays import Arrays
 from ..core.control import Control
 from ..core.entries import ChainBroken
 from ..core.image import encode_image, image_digest
-from ..store.protocols import RunAbsent, Store, StoreFull, StoreUnavailable
+from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
 from ..store.records import CatalogueRecord, SnapshotRecord
 from .recovery import State, Workshop, digest_of
 
@@ -67,21 +67,39 @@ class Snapshots:
         """Publish what was frozen of the state, or, where another server was first, compare with what it published."""
         position = frozen.control.position
         digest = await digest_of(self._shop, frozen.control, frozen.arrays)
-        if await write_snapshot(self._store, self._shop, frozen.control, frozen.arrays, digest, retain=self._retain):
+        wrote = await write_snapshot(
+            self._store,
+            self._shop,
+            frozen.control,
+            frozen.arrays,
+            digest,
+            retain=self._retain,
+            damaged=state.damaged,
+        )
+        if wrote:
             return
         computed = {position: digest}
-        with contextlib.suppress(StoreUnavailable, RunAbsent, ChainBroken):  # then it is asked at the next catch-up
+        with contextlib.suppress(
+            StoreUnavailable, StoreDamaged, RunAbsent, ChainBroken
+        ):  # then it is asked at the next catch-up
+            kept = await self._store.snapshots(self._run.uid)
+            if any(old.position == position and old.hash != frozen.control.head for old in kept):
+                return  # the store lost a tail meanwhile: that snapshot is of another history
             if await differing(self._store, self._run.uid, computed) is not None:
                 self._diverged(state, position)
         state.computed.update(computed)
 
-    async def agree(self, state: State) -> bool:
-        """Whether all that was published says the same as the state, which is then safe to serve."""
+    async def agree(self, state: State, *, restored: bool) -> bool:
+        """Whether all that was published says the same as the state, which is then safe to serve.
+
+        One that was just restored from an older image, because the newest is damaged, may have passed positions of
+        which nobody published anything that is kept: to restore it again would bring the same.
+        """
         try:
             position = await differing(self._store, self._run.uid, state.computed)
         except ChainBroken as error:
             log.info("state_not_comparable", run=self._run.name, reason=str(error))
-            return False  # the newest snapshot is as near as the end of the journal
+            return restored and bool(state.damaged)  # else the newest snapshot is as near as the end of the journal
         if position is not None:
             self._diverged(state, position)
         return not state.wrong  # nor found to be by a snapshot's task meanwhile
@@ -106,7 +124,7 @@ async def differing(store: Store, uid: str, computed: dict[int, str]) -> int | N
     """
     if not computed:
         return None
-    published = {snapshot.position: snapshot.state for snapshot in await store.snapshots(uid)}
+    published = {snapshot.position: snapshot.state for snapshot in await store.snapshots(uid) if snapshot.sound}
     settled = {
         position: computed.pop(position) for position in list(computed) if position <= max(published, default=-1)
     }
@@ -119,25 +137,57 @@ async def differing(store: Store, uid: str, computed: dict[int, str]) -> int | N
 
 
 async def write_snapshot(
-    store: Store, shop: Workshop, control: Control, arrays: Arrays, state: str, *, retain: Retain
+    store: Store,
+    shop: Workshop,
+    control: Control,
+    arrays: Arrays,
+    state: str,
+    *,
+    retain: Retain,
+    damaged: Collection[SnapshotRecord] = (),
 ) -> bool:
     """Write the frozen state, whose digest is `state`, as an image, publish it, trim the journal unless all of it is to
-    be retained. False: another server was first, or the store had no room; the journal simply stays longer."""
+    be retained.
+
+    The newest snapshot becomes the one that recovery falls back to, so it is read and verified first; a damaged one
+    (`damaged`: known already) is replaced. False: another server was first, or the store had no room; the journal
+    simply stays longer.
+    """
     uid = control.uid
     pieces = encode_image(control, arrays)
     digest = await shop.run(arrays.state_bytes // 4, lambda _: image_digest(pieces))
     try:
         newest = next(iter(await store.snapshots(uid)), None)
-        if newest is not None and newest.position >= control.position:
+        if newest is not None and newest not in damaged and not await is_whole(store, uid, newest):
+            log.warning("image_damaged", run_uid=uid, position=newest.position)
+            damaged = (*damaged, newest)
+        if newest is not None and not _may_follow(newest, control.position, state, whole=newest not in damaged):
             return False
         ref = await store.put_object(uid, pieces)
-        published = await store.publish(uid, newest, SnapshotRecord(control.position, control.head, ref, digest, state))
+        record = SnapshotRecord(control.position, control.head, ref, digest, state)
+        published = await store.publish(uid, newest, record, damaged=damaged)
         if not published:
             await store.discard_object(uid, ref)
             return False
         trimmed = await store.trim(uid) if retain == "snapshots" else 0
-    except (StoreUnavailable, StoreFull, RunAbsent) as error:
+    except (StoreUnavailable, StoreFull, StoreDamaged, RunAbsent) as error:
         log.warning("snapshot_not_written", run_uid=uid, position=control.position, reason=str(error))
         return False
     log.info("snapshot", run_uid=uid, position=control.position, trimmed_entries=trimmed)
     return True
+
+
+def _may_follow(newest: SnapshotRecord, position: int, state: str, *, whole: bool) -> bool:
+    """Whether a snapshot may take its place behind the newest. One that is damaged may be replaced at its own position,
+    by the same state only: which one counts was settled when it was published."""
+    if not newest.sound:
+        return True
+    return position > newest.position or (not whole and (position, state) == (newest.position, newest.state))
+
+
+async def is_whole(store: Store, uid: str, snapshot: SnapshotRecord) -> bool:
+    """Whether a snapshot's image is in the store as it was written."""
+    try:
+        return snapshot.sound and await store.object_digest(uid, snapshot.object) == snapshot.digest
+    except KeyError:
+        return False

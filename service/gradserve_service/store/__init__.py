@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from .place import FORMS, REDIS_SCHEMES, sqlite_path
-from .protocols import RunAbsent, Store, StoreFull, StoreUnavailable, StoreUnfit
+from .protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable, StoreUnfit
 from .records import Durability
 from .redis_store import RedisStore
 from .sqlite_store import SqliteStore
 
-__all__ = ["RunAbsent", "Store", "StoreFull", "StoreUnavailable", "StoreUnfit", "open_store", "open_to_read"]
+__all__ = [
+    "RunAbsent",
+    "Store",
+    "StoreDamaged",
+    "StoreFull",
+    "StoreUnavailable",
+    "StoreUnfit",
+    "open_store",
+    "open_to_read",
+]
 
 
 def open_store(url: str, durability: Durability) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -10,12 +11,15 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from xxhash import xxh3_128
+
 from .buffers import aligned_buffer
-from .protocols import StoreFull, StoreUnavailable
+from .protocols import StoreDamaged, StoreFull, StoreUnavailable
 from .records import ObjectRef
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")  # uids and ids: never a path
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of `ulimit -f`
+DIGEST_PIECE_BYTES = 1 << 20  # of a file read only to be checked
 PIECES_MAX = 64  # buffers in one writev; Linux takes 1,024
 
 
@@ -64,6 +68,21 @@ class ObjectFiles:
             raise trouble(error) from error
         return buffer.toreadonly()
 
+    def digest(self, uid: str, ref: ObjectRef) -> str:
+        """xxh3-128 of its bytes, hex. Raises KeyError when it is not there in full."""
+        if not self.complete(uid, ref):
+            raise KeyError(ref.id)
+        digest = xxh3_128()
+        try:
+            with open(self._path(uid, ref.id), "rb", buffering=0) as file:
+                while piece := file.read(DIGEST_PIECE_BYTES):
+                    digest.update(piece)
+        except FileNotFoundError:
+            raise KeyError(ref.id) from None
+        except OSError as error:
+            raise trouble(error) from error
+        return digest.hexdigest()
+
     def complete(self, uid: str, ref: ObjectRef) -> bool:
         """It is there, and as long as it should be."""
         try:
@@ -74,7 +93,8 @@ class ObjectFiles:
     def discard(self, uid: str, ids: Iterable[str]) -> None:
         """Remove the files; those that are gone already are no error."""
         for identity in ids:
-            self._path(uid, identity).unlink(missing_ok=True)
+            with contextlib.suppress(StoreDamaged):  # the name of no file
+                self._path(uid, identity).unlink(missing_ok=True)
 
     def discard_run(self, uid: str) -> None:
         """Remove all objects of a run."""
@@ -98,7 +118,7 @@ class ObjectFiles:
     def _path(self, uid: str, identity: str) -> Path:
         for name in (uid, identity):
             if not _NAME.fullmatch(name):
-                raise ValueError(f"not the name of a run or an object: {name!r}")
+                raise StoreDamaged(f"not the name of a run or an object: {name!r}")
         return self.root / uid / identity
 
     def _write(self, path: Path, views: list[memoryview]) -> None:

@@ -6,7 +6,7 @@ is what tells a server whose history is no longer the store's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from .records import (
@@ -27,6 +27,10 @@ class StoreUnavailable(Exception):
 
 class StoreFull(Exception):
     """The store refuses writes for lack of memory or disk. Nothing was written."""
+
+
+class StoreDamaged(Exception):
+    """The store gave back other bytes than were written. The text says where."""
 
 
 class StoreUnfit(Exception):
@@ -130,19 +134,35 @@ class Store(Protocol):
         """All bytes of an object. Raises `KeyError` when any part is missing."""
         ...
 
+    async def object_digest(self, uid: str, ref: ObjectRef) -> str:
+        """xxh3-128 of an object's bytes, hex, taken piece by piece. Raises `KeyError` as `get_object`."""
+        ...
+
     async def discard_object(self, uid: str, ref: ObjectRef) -> None:
         """Remove an object that no entry, snapshot or checkpoint names (the caller knows)."""
+        ...
+
+    async def complaints(self) -> list[str]:
+        """What is wrong with the store's own structure, with places. Reads a lot: for an operator."""
         ...
 
     # Snapshots
 
     async def snapshots(self, uid: str) -> list[SnapshotRecord]:
-        """The published snapshots, newest first, at most two."""
+        """The published snapshots, newest first, at most two; also records that are not `sound`."""
         ...
 
-    async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
+    async def publish(
+        self,
+        uid: str,
+        expected: SnapshotRecord | None,
+        snapshot: SnapshotRecord,
+        *,
+        damaged: Collection[SnapshotRecord] = (),
+    ) -> bool:
         """Make it the newest snapshot, if the newest is still `expected`, it is newer than that, its hash is the
-        journal's at its position and its object is complete. The one before the previous is dropped."""
+        journal's at its position and its object is complete. The one before the previous is dropped. A snapshot that
+        is known to be `damaged` is dropped in its place: it must not be what recovery falls back to."""
         ...
 
     async def trim(self, uid: str) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from xxhash import xxh3_64_hexdigest
+
 INLINE_BYTES_MAX = 64 << 10  # the most a payload inside its entry may have: one round trip
 OBJECT_CHUNK_BYTES = 4 << 20  # Redis stalls 6-10 ms on a value of 4 MiB, 240 ms on 64 MiB
 
@@ -38,6 +40,7 @@ class ObjectRef:
 
     @classmethod
     def parse(cls, text: str) -> ObjectRef:
+        """The inverse of `str`. Raises ValueError."""
         name, size = text.split(":")
         return cls(name, int(size))
 
@@ -65,6 +68,7 @@ class SnapshotRecord:
     object: ObjectRef
     digest: str  # xxh3-128 of the image's bytes, hex
     state: str = "-"  # digest of what the image means, equal on every host; no spaces
+    sound: bool = True  # False: the store gave back other bytes than were written, nothing here can be relied on
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class CheckpointRecord:
     object: ObjectRef
     created_at: int  # milliseconds since the epoch
     about: bytes  # what the replica wants to know without opening the object
+    sound: bool = True  # as of a snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class CatalogueRecord:
     genesis: bytes  # 32 bytes: the head hash at position 0
     created_at: int  # milliseconds since the epoch
     deleted: bool = False
+    sound: bool = True  # as of a snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,26 @@ class RunGone:
     """The run is deleted, or the store does not know it: nothing was written."""
 
     deleted: bool  # False: the store has lost it
+
+
+def seal(*parts: object) -> str:
+    """What is written beside a record that no chain covers, so that a changed bit in it is seen (xxh3-64, hex)."""
+    return xxh3_64_hexdigest(b"\0".join(part if isinstance(part, bytes) else str(part).encode() for part in parts))
+
+
+def snapshot_seal(snapshot: SnapshotRecord) -> str:
+    """Over all of it."""
+    return seal(snapshot.position, snapshot.hash, snapshot.object, snapshot.digest, snapshot.state)
+
+
+def checkpoint_seal(checkpoint: CheckpointRecord) -> str:
+    """Over all of it."""
+    return seal(checkpoint.name, checkpoint.object, checkpoint.created_at, checkpoint.about)
+
+
+def catalogue_seal(record: CatalogueRecord) -> str:
+    """Over all but `deleted`: a delete sets that in place, and the run's own mark confirms it."""
+    return seal(record.name, record.uid, record.creation, record.genesis, record.created_at)
 
 
 AppendResult = Appended | HeadMoved | ObjectsMissing | RunGone

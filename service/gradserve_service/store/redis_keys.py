@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from .records import OBJECT_CHUNK_BYTES, CatalogueRecord, CheckpointRecord, ObjectRef, Record, SnapshotRecord
+from .reading import UNREADABLE, UNREADABLE_SNAPSHOT, readable, unreadable_checkpoint
+from .records import (
+    OBJECT_CHUNK_BYTES,
+    CatalogueRecord,
+    CheckpointRecord,
+    ObjectRef,
+    Record,
+    SnapshotRecord,
+    catalogue_seal,
+    checkpoint_seal,
+    snapshot_seal,
+)
 
 CATALOGUE = b"gradserve:catalogue"  # hash: name -> catalogue record, deleted ones included
 NAMES = b"gradserve:names"  # sorted set, all scores 0: names of living runs in byte order
@@ -54,46 +66,58 @@ def entry_fields(record: Record) -> Iterable[bytes | memoryview]:
 
 
 def entry_record(reply: list[object]) -> Record:
-    """An entry as XRANGE answers it."""
+    """An entry as XRANGE answers it. Raises StoreDamaged."""
     identity, fields = reply
     assert isinstance(identity, bytes)
     assert isinstance(fields, list)
-    _, header, _, digest, _, inline, _, named = fields
-    place = ObjectRef.parse(named.decode()) if named else None
-    return Record(int(identity[:-2]), digest, header, inline, place)
+    with readable(f"entry {identity.decode()}"):
+        _, header, _, digest, _, inline, _, named = fields
+        place = ObjectRef.parse(named.decode()) if named else None
+        return Record(int(identity[:-2]), digest, header, inline, place)
 
 
 def snapshot_text(snapshot: SnapshotRecord) -> bytes:
-    """`position hash object digest state`: what publish compares, and trim reads."""
-    return f"{snapshot.position} {snapshot.hash.hex()} {snapshot.object} {snapshot.digest} {snapshot.state}".encode()
+    """`position hash object digest state seal`: what publish compares, and trim reads."""
+    said = f"{snapshot.position} {snapshot.hash.hex()} {snapshot.object} {snapshot.digest} {snapshot.state}"
+    return f"{said} {snapshot_seal(snapshot)}".encode()
 
 
 def snapshot_record(text: bytes) -> SnapshotRecord:
     """The pair of `snapshot_text`."""
-    position, digest_hex, place, digest, state = text.decode().split(" ")
-    return SnapshotRecord(int(position), bytes.fromhex(digest_hex), ObjectRef.parse(place), digest, state)
+    try:
+        position, digest_hex, place, digest, state, _ = text.decode().split(" ")
+        record = SnapshotRecord(int(position), bytes.fromhex(digest_hex), ObjectRef.parse(place), digest, state)
+        return record if snapshot_text(record) == text else replace(record, sound=False)
+    except UNREADABLE:
+        return UNREADABLE_SNAPSHOT
 
 
 def checkpoint_text(checkpoint: CheckpointRecord) -> bytes:
-    """`object created_at about`."""
-    return f"{checkpoint.object} {checkpoint.created_at} ".encode() + checkpoint.about
+    """`object created_at seal about`."""
+    said = f"{checkpoint.object} {checkpoint.created_at} {checkpoint_seal(checkpoint)} "
+    return said.encode() + checkpoint.about
 
 
 def checkpoint_record(name: str, text: bytes) -> CheckpointRecord:
     """The pair of `checkpoint_text`."""
-    place, created_at, about = text.split(b" ", 2)
-    return CheckpointRecord(name, ObjectRef.parse(place.decode()), int(created_at), about)
+    try:
+        place, created_at, _, about = text.split(b" ", 3)
+        record = CheckpointRecord(name, ObjectRef.parse(place.decode()), int(created_at), about)
+        return record if checkpoint_text(record) == text else replace(record, sound=False)
+    except UNREADABLE:
+        return unreadable_checkpoint(name)
 
 
 def catalogue_text(record: CatalogueRecord) -> bytes:
-    """`deleted|uid|created_at|genesis|creation`: delete.lua reads the first two and sets the first."""
-    front = f"{int(record.deleted)}|{record.uid}|{record.created_at}|{record.genesis.hex()}|"
+    """`deleted|uid|created_at|genesis|seal|creation`: delete.lua reads the first two and sets the first."""
+    front = f"{int(record.deleted)}|{record.uid}|{record.created_at}|{record.genesis.hex()}|{catalogue_seal(record)}|"
     return front.encode() + record.creation
 
 
 def catalogue_record(name: str, text: bytes) -> CatalogueRecord:
     """The pair of `catalogue_text`."""
-    deleted, uid, created_at, genesis, creation = text.split(b"|", 4)
-    return CatalogueRecord(
-        name, uid.decode(), creation, bytes.fromhex(genesis.decode()), int(created_at), deleted == b"1"
-    )
+    with readable(f"the record of run {name!r}"):
+        deleted, uid, created_at, genesis, _, creation = text.split(b"|", 5)
+        genesis_hash = bytes.fromhex(genesis.decode())
+        record = CatalogueRecord(name, uid.decode(), creation, genesis_hash, int(created_at), deleted == b"1")
+        return record if catalogue_text(record) == text else replace(record, sound=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from xxhash import xxh3_128
 
 from .buffers import aligned_buffer
 from .protocols import StoreUnavailable
@@ -38,6 +40,21 @@ class RedisObjects:
     async def get(self, uid: str, ref: ObjectRef) -> memoryview:
         """Raises KeyError when any part is missing."""
         buffer = aligned_buffer(ref.size)
+
+        def keep(start: int, piece: bytes) -> None:
+            buffer[start : start + len(piece)] = piece
+
+        await self._pieces(uid, ref, keep)
+        return buffer.toreadonly()
+
+    async def digest(self, uid: str, ref: ObjectRef) -> str:
+        """xxh3-128 of all bytes, hex. Raises KeyError when any part is missing."""
+        digest = xxh3_128()
+        await self._pieces(uid, ref, lambda _, piece: digest.update(piece))
+        return digest.hexdigest()
+
+    async def _pieces(self, uid: str, ref: ObjectRef, keep: Callable[[int, bytes], None]) -> None:
+        """Hand the object over in pieces, in order, each with the place where it begins."""
         spans = [
             (key, start, min(start + READ_PIECE_BYTES, end))
             for number, key in enumerate(chunk_keys(uid, ref))
@@ -49,14 +66,13 @@ class RedisObjects:
             _, start, stop = spans[index]
             if len(reply) != stop - start:
                 raise KeyError(ref.id)
-            buffer[start:stop] = reply
+            keep(start, reply)
 
         commands = (
             pack("GETRANGE", key, str(start % OBJECT_CHUNK_BYTES), str((stop - 1) % OBJECT_CHUNK_BYTES))
             for key, start, stop in spans
         )
         await self._link.stream(commands, take)
-        return buffer.toreadonly()
 
     async def discard(self, uid: str, ref: ObjectRef) -> None:
         """UNLINK frees in the background: one command, however large the object."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from .reading import readable
 from .records import ObjectRef
 from .redis_keys import (
     DELETING,
@@ -26,13 +29,18 @@ async def trim(link: Link, uid: str) -> int:
     previous, trimmed = await link.call("HMGET", run_key(uid), "previous", "trimmed")
     if previous is None:
         return 0
-    target, done, removed = snapshot_record(previous).position, int(trimmed or b"0"), 0
+    fallback = snapshot_record(previous)
+    if not fallback.sound:
+        return 0
+    with readable("how far the journal was trimmed"):
+        target, done, removed = fallback.position, int(trimmed or b"0"), 0
     while done < target:
         upto = min(target, done + STEP_ENTRIES)
         reply = await link.call("ZRANGEBYSCORE", objects_key(uid), f"({done}", str(upto), "WITHSCORES")
-        named = [
-            (ObjectRef.parse(ref.decode()), int(score)) for ref, score in zip(reply[::2], reply[1::2], strict=True)
-        ]
+        with readable("the list of objects"):
+            named = [
+                (ObjectRef.parse(ref.decode()), int(score)) for ref, score in zip(reply[::2], reply[1::2], strict=True)
+            ]
         upto = step_end(named, upto)
         refs = [ref for ref, position in named if position <= upto]
         keys = [run_key(uid), journal_key(uid), objects_key(uid)]
@@ -63,22 +71,24 @@ async def purge(link: Link, uid: str) -> None:
     """Remove all keys of a run that is marked deleted. May be interrupted anywhere, and run twice at once."""
     run, objects = run_key(uid), objects_key(uid)
     while refs := await link.call("ZRANGE", objects, "0", "63"):
-        if not await _purge_objects(link, uid, [ObjectRef.parse(ref.decode()) for ref in refs]):
+        if not await _purge_objects(link, uid, refs):
             return
     snapshots = await link.call("HMGET", run, "newest", "previous")
-    images = [snapshot_record(text).object for text in snapshots if text is not None]
-    if images and not await _purge_objects(link, uid, images):
+    images = [snapshot_record(text).object for text in snapshots if text is not None]  # of damaged ones what is known
+    if images and not await _purge_objects(link, uid, [str(ref).encode() for ref in images]):
         return
     kept = await link.call("HGETALL", checkpoints_key(uid))
     for text in kept[1::2]:
-        if not await _purge_objects(link, uid, [checkpoint_record("", text).object]):
+        if not await _purge_objects(link, uid, [str(checkpoint_record("", text).object).encode()]):
             return
     keys = (run, objects, journal_key(uid), DELETING, checkpoints_key(uid))
     await link.run(PURGE_END, keys, (uid, str(DELETED_MARK_SECONDS)))
 
 
-async def _purge_objects(link: Link, uid: str, refs: list[ObjectRef]) -> bool:
+async def _purge_objects(link: Link, uid: str, refs: list[bytes]) -> bool:
+    """By their texts: what a damaged one stands for nobody knows, it goes from the list alone."""
     keys = [run_key(uid), objects_key(uid)]
     for ref in refs:
-        keys += chunk_keys(uid, ref)
-    return bool(await link.run(PURGE, keys, [str(ref) for ref in refs]))
+        with contextlib.suppress(ValueError):
+            keys += chunk_keys(uid, ObjectRef.parse(ref.decode()))
+    return bool(await link.run(PURGE, keys, refs))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from .place import redis_place
-from .protocols import RunAbsent, StoreUnavailable, StoreUnfit
+from .protocols import RunAbsent, StoreDamaged, StoreUnavailable, StoreUnfit
+from .reading import readable
 from .records import (
     DURABILITY_LEVELS,
     Appended,
@@ -50,6 +51,7 @@ from .redis_link import Link, Reply, StoreRefused
 from .redis_objects import RedisObjects
 from .redis_removal import purge, trim
 from .redis_scripts import APPEND, CREATE, DELETE, DROP_CHECKPOINT, KEEP_CHECKPOINT, PUBLISH
+from .redis_scrub import complaints
 from .redis_settings import Settings, memory_share
 
 log = logging.getLogger("gradserve.store")
@@ -156,7 +158,12 @@ class RedisStore:
         if not found:
             return []
         kept = await self._link.call("HMGET", CATALOGUE, *found)
-        records = [catalogue_record(name.decode(), text) for name, text in zip(found, kept, strict=True) if text]
+        records = []
+        for name, text in zip(found, kept, strict=True):
+            try:
+                records += [catalogue_record(_name(name), text)] if text else []
+            except StoreDamaged as damage:
+                log.error("%s", damage)
         return [record for record in records if not record.deleted]
 
     async def delete(self, name: str, uid: str) -> bool:
@@ -180,7 +187,8 @@ class RedisStore:
         position, digest, deleted = reply
         if deleted is not None or position is None or digest is None:
             raise RunAbsent(uid, deleted=deleted is not None)
-        return Head(int(position), digest)
+        with readable(f"the position of run {uid}"):
+            return Head(int(position), digest)
 
     async def append(self, uid: str, expected: Head, records: Sequence[Record]) -> AppendResult:
         """See `Store.append`. One round trip."""
@@ -226,9 +234,17 @@ class RedisStore:
         """See `Store.get_object`."""
         return await self._objects.get(uid, ref)
 
+    async def object_digest(self, uid: str, ref: ObjectRef) -> str:
+        """See `Store.object_digest`."""
+        return await self._objects.digest(uid, ref)
+
     async def discard_object(self, uid: str, ref: ObjectRef) -> None:
         """See `Store.discard_object`."""
         await self._objects.discard(uid, ref)
+
+    async def complaints(self) -> list[str]:
+        """See `Store.complaints`."""
+        return await complaints(self._link)
 
     # Snapshots
 
@@ -239,25 +255,34 @@ class RedisStore:
         self._head(uid, head)
         return [snapshot_record(text) for text in (newest, previous) if text is not None]
 
-    async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
+    async def publish(
+        self,
+        uid: str,
+        expected: SnapshotRecord | None,
+        snapshot: SnapshotRecord,
+        *,
+        damaged: Collection[SnapshotRecord] = (),
+    ) -> bool:
         """See `Store.publish`. If the newest is `expected`, so is the one before it: publish alone changes both."""
-        try:
-            kept = await self.snapshots(uid)
-        except RunAbsent:
-            return False
+        texts = [
+            text for text in await self._link.call("HMGET", run_key(uid), "newest", "previous") if text is not None
+        ]
+        kept = [snapshot_record(text) for text in texts]
         newest = kept[0] if kept else None
-        if newest != expected or (newest is not None and snapshot.position <= newest.position):
+        if newest != expected or (
+            newest is not None and newest not in damaged and snapshot.position <= newest.position
+        ):
             return False
+        whole = next((text for text, old in zip(texts, kept, strict=True) if old not in damaged), b"")
+        dropped = [old.object for text, old in zip(texts, kept, strict=True) if text != whole]
         keys = [run_key(uid), journal_key(uid), objects_key(uid), *chunk_keys(uid, snapshot.object)]
-        dropped = b""
-        if len(kept) == 2:
-            keys += chunk_keys(uid, kept[1].object)
-            dropped = str(kept[1].object).encode()
+        keys += [key for ref in dropped for key in chunk_keys(uid, ref)]
+        images = [part for ref in dropped for part in (str(ref), str(ref.chunks))]
         lengths = chunk_lengths(snapshot.object)
+        before = texts[0] if texts else b""
         position = b"%d" % snapshot.position
-        before = snapshot_text(expected) if expected is not None else b""
-        front = (before, snapshot_text(snapshot), position, snapshot.hash, dropped, b"%d" % len(lengths))
-        return bool(await self._link.run(PUBLISH, keys, [*front, *lengths]))
+        front = (before, snapshot_text(snapshot), position, snapshot.hash, whole, b"%d" % len(lengths))
+        return bool(await self._link.run(PUBLISH, keys, [*front, *lengths, *images]))
 
     async def trim(self, uid: str) -> int:
         """See `Store.trim`."""
@@ -271,7 +296,7 @@ class RedisStore:
         head, found = await self._link.calls(state, ("HGETALL", checkpoints_key(uid)))
         self._head(uid, head)
         kept = zip(found[::2], found[1::2], strict=True)
-        return [checkpoint_record(name.decode(), text) for name, text in sorted(kept)]
+        return [checkpoint_record(_name(name), text) for name, text in sorted(kept)]
 
     async def keep_checkpoint(self, uid: str, checkpoint: CheckpointRecord) -> CheckpointRecord | None:
         """See `Store.keep_checkpoint`."""
@@ -293,6 +318,11 @@ class RedisStore:
             return False
         chunks = chunk_keys(uid, checkpoint_record(name, text).object)
         return bool(await self._link.run(DROP_CHECKPOINT, [key, *chunks], [name, text]))
+
+
+def _name(raw: bytes) -> str:
+    """Damaged bytes still have to be told: they stand for themselves."""
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _append_result(reply: list[bytes]) -> AppendResult:

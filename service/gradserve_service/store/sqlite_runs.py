@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .object_files import ObjectFiles
-from .protocols import RunAbsent
+from .protocols import RunAbsent, StoreDamaged
 from .records import (
     Appended,
     AppendResult,
@@ -19,14 +19,17 @@ from .records import (
     Record,
     RunGone,
     SnapshotRecord,
+    catalogue_seal,
+    checkpoint_seal,
+    snapshot_seal,
 )
 from .sqlite_schema import (
     LIVING,
     MARKED,
     REMOVED,
     catalogue_record,
+    checkpoint_record,
     entry_record,
-    position_of,
     snapshot_record,
     span,
 )
@@ -34,7 +37,7 @@ from .sqlite_schema import (
 STEP_ENTRIES = 64  # entries removed in one transaction: others wait for it, 10 ms with payloads of 40 KB
 READ_BYTES_MAX = 16 << 20  # inline payloads a read
 
-_NAME_COLUMNS = "name, uid, creation, genesis, created_at, deleted"
+_NAME_COLUMNS = "name, uid, creation, genesis, created_at, seal, deleted"
 
 
 def nothing(db: sqlite3.Connection) -> None:
@@ -50,9 +53,10 @@ def create(db: sqlite3.Connection, record: CatalogueRecord) -> CatalogueRecord:
         return kept
     if used:
         raise ValueError(f"uid {record.uid} is taken")
-    row = (record.name, record.uid, record.creation, record.genesis, record.created_at)
-    db.execute(f"INSERT OR REPLACE INTO names ({_NAME_COLUMNS}) VALUES (?, ?, ?, ?, ?, 0)", row)
-    db.execute("INSERT INTO runs (uid, genesis) VALUES (?, ?)", (record.uid, record.genesis))
+    row = (record.name, record.uid, record.creation, record.genesis, record.created_at, catalogue_seal(record))
+    db.execute(f"INSERT OR REPLACE INTO names ({_NAME_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, 0)", row)
+    run = (record.uid, record.genesis, record.genesis)
+    db.execute("INSERT INTO runs (uid, genesis, position, head) VALUES (?, ?, 0, ?)", run)
     return record
 
 
@@ -109,20 +113,18 @@ def named_objects(db: sqlite3.Connection) -> dict[str, set[str]]:
     for place, text in db.execute(both):
         uid = numbers.get(place // span(1)[0])
         if uid is not None:
-            named[uid].add(ObjectRef.parse(text).id)
+            named[uid].add(text.partition(":")[0])
     for number, text in db.execute("SELECT run, object FROM checkpoints"):
         if number in numbers:
-            named[numbers[number]].add(ObjectRef.parse(text).id)
+            named[numbers[number]].add(text.partition(":")[0])
     return named
 
 
 def head(db: sqlite3.Connection, uid: str) -> Head:
-    """The last entry, or the genesis hash. Trimming always leaves the last entry."""
-    number, genesis = _living(db, uid)
-    row = db.execute(
-        "SELECT place, hash FROM entries WHERE place >= ? AND place < ? ORDER BY place DESC LIMIT 1", span(number)
-    ).fetchone()
-    return Head(0, genesis) if row is None else Head(position_of(row[0]), row[1])
+    """Where the chain ends. Kept beside the entries: were it read from them, one that is lost would not be missed."""
+    number, _ = _living(db, uid)
+    position, digest = db.execute("SELECT position, head FROM runs WHERE number = ?", (number,)).fetchone()
+    return Head(position, digest)
 
 
 def append(
@@ -154,6 +156,8 @@ def append(
             for record in records
         ),
     )
+    last = records[-1]
+    db.execute("UPDATE runs SET position = ?, head = ? WHERE number = ?", (last.position, last.hash, number))
     return Appended()
 
 
@@ -176,26 +180,35 @@ def read(db: sqlite3.Connection, uid: str, after: int, limit: int) -> list[Recor
 
 def snapshots(db: sqlite3.Connection, uid: str) -> list[SnapshotRecord]:
     """Newest first."""
+    return [record for _, record in _numbered_snapshots(db, uid)]
+
+
+def _numbered_snapshots(db: sqlite3.Connection, uid: str) -> list[tuple[int, SnapshotRecord]]:
+    """Newest first, with their row numbers, which rise with every publish."""
     number, _ = _living(db, uid)
+    columns = "number, place, hash, object, digest, state, seal"
     rows = db.execute(
-        "SELECT place, hash, object, digest, state FROM snapshots WHERE place >= ? AND place < ? "
-        "ORDER BY place DESC LIMIT 2",
-        span(number),
+        f"SELECT {columns} FROM snapshots WHERE place >= ? AND place < ? ORDER BY number DESC LIMIT 2", span(number)
     )
-    return [snapshot_record(row) for row in rows]
+    return [(row[0], snapshot_record(row[1:])) for row in rows]
 
 
 def publish(
-    db: sqlite3.Connection, files: ObjectFiles, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord
+    db: sqlite3.Connection,
+    files: ObjectFiles,
+    uid: str,
+    expected: SnapshotRecord | None,
+    snapshot: SnapshotRecord,
+    damaged: Collection[SnapshotRecord],
 ) -> tuple[bool, list[str]]:
     """Compare-and-set; also answers the ids of objects that nothing names any more."""
     try:
         number, genesis = _living(db, uid)
     except RunAbsent:
         return False, []
-    kept = snapshots(db, uid)
-    newest = kept[0] if kept else None
-    if newest != expected or (newest is not None and snapshot.position <= newest.position):
+    kept = _numbered_snapshots(db, uid)
+    newest = kept[0][1] if kept else None
+    if newest != expected or (newest is not None and newest not in damaged and snapshot.position <= newest.position):
         return False, []
     first, _ = span(number)
     row = db.execute("SELECT hash FROM entries WHERE place = ?", (first + snapshot.position,)).fetchone()
@@ -203,13 +216,20 @@ def publish(
     if hash_there != snapshot.hash or not files.complete(uid, snapshot.object):
         return False, []
     db.execute(
-        "INSERT INTO snapshots (place, hash, object, digest, state) VALUES (?, ?, ?, ?, ?)",
-        (first + snapshot.position, snapshot.hash, str(snapshot.object), snapshot.digest, snapshot.state),
+        "INSERT INTO snapshots (place, hash, object, digest, state, seal) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            first + snapshot.position,
+            snapshot.hash,
+            str(snapshot.object),
+            snapshot.digest,
+            snapshot.state,
+            snapshot_seal(snapshot),
+        ),
     )
-    if len(kept) < 2:
-        return True, []
-    db.execute("DELETE FROM snapshots WHERE place = ?", (first + kept[1].position,))
-    return True, _unnamed(db, [str(kept[1].object)])
+    whole = [place for place, old in kept if old not in damaged]
+    dropped = [(place, old) for place, old in kept if place not in whole[:1]]
+    db.executemany("DELETE FROM snapshots WHERE number = ?", [(place,) for place, _ in dropped])
+    return True, _unnamed(db, [str(old.object) for _, old in dropped])
 
 
 def trim_step(db: sqlite3.Connection, uid: str) -> tuple[int, list[str]]:
@@ -219,7 +239,7 @@ def trim_step(db: sqlite3.Connection, uid: str) -> tuple[int, list[str]]:
         number, _ = _living(db, uid)
     except RunAbsent:
         return 0, []
-    if len(kept) < 2:
+    if len(kept) < 2 or not kept[1].sound:
         return 0, []
     first, _ = span(number)
     rows = db.execute(
@@ -235,8 +255,9 @@ def trim_step(db: sqlite3.Connection, uid: str) -> tuple[int, list[str]]:
 def checkpoints(db: sqlite3.Connection, uid: str) -> list[CheckpointRecord]:
     """In the order of their names' UTF-8 bytes."""
     number, _ = _living(db, uid)
-    rows = db.execute("SELECT name, object, created_at, about FROM checkpoints WHERE run = ? ORDER BY name", (number,))
-    return [CheckpointRecord(name, ObjectRef.parse(text), at, about) for name, text, at, about in rows]
+    columns = "name, object, created_at, about, seal"
+    rows = db.execute(f"SELECT {columns} FROM checkpoints WHERE run = ? ORDER BY name", (number,))
+    return [checkpoint_record(row) for row in rows]
 
 
 def keep_checkpoint(
@@ -250,8 +271,15 @@ def keep_checkpoint(
     if not files.complete(uid, checkpoint.object):
         return None
     db.execute(
-        "INSERT INTO checkpoints (run, name, object, created_at, about) VALUES (?, ?, ?, ?, ?)",
-        (number, checkpoint.name, str(checkpoint.object), checkpoint.created_at, checkpoint.about),
+        "INSERT INTO checkpoints (run, name, object, created_at, about, seal) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            number,
+            checkpoint.name,
+            str(checkpoint.object),
+            checkpoint.created_at,
+            checkpoint.about,
+            checkpoint_seal(checkpoint),
+        ),
     )
     return checkpoint
 
@@ -265,17 +293,59 @@ def drop_checkpoint(db: sqlite3.Connection, uid: str, name: str) -> ObjectRef | 
     return None if row is None else ObjectRef.parse(row[0])
 
 
+def contradictions(db: sqlite3.Connection) -> list[str]:
+    """Where names and runs do not agree, and marks that no delete made. Nothing is swept in such a store: what looks
+    unnamed may be needed."""
+    found = []
+    living = dict(db.execute("SELECT uid, name FROM names WHERE NOT deleted"))
+    states = {uid: (state, genesis) for uid, genesis, state in db.execute("SELECT uid, genesis, state FROM runs")}
+    for uid, name in living.items():
+        state, genesis = states.get(uid, (None, None))
+        if state != LIVING:
+            found.append(f"the name {name!r} stands for run {uid}, which is {'gone' if state is None else 'deleted'}")
+        elif db.execute("SELECT 1 FROM names WHERE uid = ? AND genesis = ?", (uid, genesis)).fetchone() is None:
+            found.append(f"run {uid} has another genesis hash than its name {name!r}")
+    found += [f"run {uid} has no name" for uid, (state, _) in states.items() if state == LIVING and uid not in living]
+    return found
+
+
+def broken_structure(db: sqlite3.Connection) -> list[str]:
+    """What SQLite itself finds."""
+    rows = [text for (text,) in db.execute("PRAGMA integrity_check")]
+    return [] if rows == ["ok"] else [f"SQLite: {text}" for text in rows]
+
+
+def misplaced_names(db: sqlite3.Connection) -> list[str]:
+    """Snapshots and checkpoints of runs that are not there."""
+    numbers = {number for (number,) in db.execute("SELECT number FROM runs")}
+    found = []
+    for table, question in (
+        ("entries", f"SELECT DISTINCT place / {span(1)[0]} FROM entries"),
+        ("snapshots", f"SELECT DISTINCT place / {span(1)[0]} FROM snapshots"),
+        ("checkpoints", "SELECT DISTINCT run FROM checkpoints"),
+    ):
+        strays = {number for (number,) in db.execute(question)} - numbers
+        found += [f"{table} of run number {number}, which is not there" for number in sorted(strays)]
+    return found
+
+
+def _named(db: sqlite3.Connection, uid: str) -> bool:
+    return db.execute("SELECT 1 FROM names WHERE uid = ? AND NOT deleted", (uid,)).fetchone() is not None
+
+
 def _unnamed(db: sqlite3.Connection, objects: list[str]) -> list[str]:
     """Ids of those that no entry and no snapshot names."""
     question = (
         "SELECT EXISTS (SELECT 1 FROM entries WHERE object = ?1) OR EXISTS (SELECT 1 FROM snapshots WHERE object = ?1)"
     )
-    return [ObjectRef.parse(text).id for text in objects if not db.execute(question, (text,)).fetchone()[0]]
+    return [text.partition(":")[0] for text in objects if not db.execute(question, (text,)).fetchone()[0]]
 
 
 def _living(db: sqlite3.Connection, uid: str) -> tuple[int, bytes]:
     row = db.execute("SELECT number, genesis, state FROM runs WHERE uid = ?", (uid,)).fetchone()
     if row is None or row[2] != LIVING:
+        if row is not None and _named(db, uid):
+            raise StoreDamaged(f"run {uid} is marked deleted, and its name still stands for it")
         raise RunAbsent(uid, deleted=row is not None)
     number, genesis, _ = row
     return number, genesis

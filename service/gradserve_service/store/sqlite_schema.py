@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 from .protocols import StoreUnfit
-from .records import CatalogueRecord, Durability, ObjectRef, Record, SnapshotRecord
+from .reading import UNREADABLE, UNREADABLE_SNAPSHOT, readable, require_types, unreadable_checkpoint
+from .records import (
+    CatalogueRecord,
+    CheckpointRecord,
+    Durability,
+    ObjectRef,
+    Record,
+    SnapshotRecord,
+    catalogue_seal,
+    checkpoint_seal,
+    snapshot_seal,
+)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PAGE_BYTES = 16 << 10  # measured: best for payloads of 40 KB, and small entries do not pay for it
 POSITION_BITS = 40  # of an entry's row number; the rest is the run's: one B-tree, each run's entries side by side
 SYNCHRONOUS: dict[Durability, str] = {"memory": "OFF", "journal": "NORMAL", "fsync": "FULL"}
@@ -17,22 +29,24 @@ LIVING, MARKED, REMOVED = 0, 1, 2  # runs.state: marked runs are deleted, their 
 
 _SCHEMA = f"""
 CREATE TABLE runs (
-    number INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, genesis BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0
+    number INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, genesis BLOB NOT NULL, state INTEGER NOT NULL DEFAULT 0,
+    position INTEGER NOT NULL, head BLOB NOT NULL
 );
 CREATE TABLE names (
     name TEXT PRIMARY KEY, uid TEXT NOT NULL, creation BLOB NOT NULL, genesis BLOB NOT NULL,
-    created_at INTEGER NOT NULL, deleted INTEGER NOT NULL DEFAULT 0
+    created_at INTEGER NOT NULL, seal TEXT NOT NULL, deleted INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE entries (
     place INTEGER PRIMARY KEY, hash BLOB NOT NULL, header BLOB NOT NULL, inline BLOB NOT NULL, object TEXT
 );
 CREATE INDEX entry_objects ON entries (object) WHERE object IS NOT NULL;
 CREATE TABLE snapshots (
-    place INTEGER PRIMARY KEY, hash BLOB NOT NULL, object TEXT NOT NULL, digest TEXT NOT NULL, state TEXT NOT NULL
+    number INTEGER PRIMARY KEY, place INTEGER NOT NULL, hash BLOB NOT NULL, object TEXT NOT NULL, digest TEXT NOT NULL,
+    state TEXT NOT NULL, seal TEXT NOT NULL
 );
 CREATE TABLE checkpoints (
     run INTEGER NOT NULL, name TEXT NOT NULL, object TEXT NOT NULL, created_at INTEGER NOT NULL, about BLOB NOT NULL,
-    PRIMARY KEY (run, name)
+    seal TEXT NOT NULL, PRIMARY KEY (run, name)
 ) WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -46,6 +60,7 @@ def connect(path: Path, durability: Durability) -> sqlite3.Connection:
         raise StoreUnfit(f"{path} cannot be opened ({error}): its directory must be there and writable") from error
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA cell_size_check = ON")  # a damaged page is noticed when it is read
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[durability]}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -75,18 +90,36 @@ def position_of(place: int) -> int:
 
 
 def entry_record(row: tuple[int, bytes, bytes, bytes, str | None]) -> Record:
-    """A row of `entries`."""
+    """A row of `entries`. Raises StoreDamaged."""
     place, digest, header, inline, named = row
-    return Record(position_of(place), digest, header, inline, ObjectRef.parse(named) if named else None)
+    with readable(f"entry {position_of(place)}"):
+        require_types((digest, bytes), (header, bytes), (inline, bytes))
+        return Record(position_of(place), digest, header, inline, ObjectRef.parse(named) if named else None)
 
 
-def snapshot_record(row: tuple[int, bytes, str, str, str]) -> SnapshotRecord:
+def snapshot_record(row: tuple[int, bytes, str, str, str, str]) -> SnapshotRecord:
     """A row of `snapshots`."""
-    place, digest, named, image, state = row
-    return SnapshotRecord(position_of(place), digest, ObjectRef.parse(named), image, state)
+    place, digest, named, image, state, written = row
+    try:
+        record = SnapshotRecord(position_of(place), digest, ObjectRef.parse(named), image, state)
+        return record if snapshot_seal(record) == written else replace(record, sound=False)
+    except UNREADABLE:
+        return UNREADABLE_SNAPSHOT
 
 
-def catalogue_record(row: tuple[str, str, bytes, bytes, int, int]) -> CatalogueRecord:
+def checkpoint_record(row: tuple[str, str, int, bytes, str]) -> CheckpointRecord:
+    """A row of `checkpoints`."""
+    name, named, created_at, about, written = row
+    try:
+        record = CheckpointRecord(name, ObjectRef.parse(named), created_at, about)
+        return record if checkpoint_seal(record) == written else replace(record, sound=False)
+    except UNREADABLE:
+        return unreadable_checkpoint(name)
+
+
+def catalogue_record(row: tuple[str, str, bytes, bytes, int, str, int]) -> CatalogueRecord:
     """A row of `names`."""
-    name, uid, creation, genesis, created_at, deleted = row
-    return CatalogueRecord(name, uid, creation, genesis, created_at, bool(deleted))
+    name, uid, creation, genesis, created_at, written, deleted = row
+    with readable(f"the record of run {name!r}"):
+        record = CatalogueRecord(name, uid, creation, genesis, created_at, bool(deleted))
+        return record if catalogue_seal(record) == written else replace(record, sound=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from .sqlite_thread import DatabaseThread
 
 Result = TypeVar("Result")
 
+log = logging.getLogger("gradserve.store")
+
 FILE_THREADS = 2  # reads and writes of large files: a disk gains nothing from more
 
 
@@ -56,6 +59,9 @@ class SqliteStore:
         """Lock, connect, sweep what a crash left behind, resume interrupted deletes."""
         await self._take()
         try:
+            if damage := await self._submit(runs.contradictions):
+                log.error("%s is damaged, nothing in it is swept: %s", self.url, "; ".join(damage))
+                return
             for uid in await self._submit(runs.marked):
                 await self._purge(uid)
             named = await self._submit(runs.named_objects)
@@ -197,9 +203,22 @@ class SqliteStore:
         """See `Store.get_object`."""
         return await self._in_files(self._files.get, uid, ref)
 
+    async def object_digest(self, uid: str, ref: ObjectRef) -> str:
+        """See `Store.object_digest`."""
+        return await self._in_files(self._files.digest, uid, ref)
+
     async def discard_object(self, uid: str, ref: ObjectRef) -> None:
         """See `Store.discard_object`."""
         await self._in_files(self._files.discard, uid, [ref.id])
+
+    async def complaints(self) -> list[str]:
+        """See `Store.complaints`."""
+        structure = await self._submit(runs.broken_structure)
+        return [
+            *structure,
+            *await self._submit(runs.contradictions),
+            *await self._submit(runs.misplaced_names),
+        ]
 
     # Snapshots
 
@@ -207,9 +226,18 @@ class SqliteStore:
         """See `Store.snapshots`."""
         return await self._submit(lambda db: runs.snapshots(db, uid))
 
-    async def publish(self, uid: str, expected: SnapshotRecord | None, snapshot: SnapshotRecord) -> bool:
+    async def publish(
+        self,
+        uid: str,
+        expected: SnapshotRecord | None,
+        snapshot: SnapshotRecord,
+        *,
+        damaged: Collection[SnapshotRecord] = (),
+    ) -> bool:
         """See `Store.publish`."""
-        published, unnamed = await self._submit(lambda db: runs.publish(db, self._files, uid, expected, snapshot))
+        published, unnamed = await self._submit(
+            lambda db: runs.publish(db, self._files, uid, expected, snapshot, damaged)
+        )
         await self._in_files(self._files.discard, uid, unnamed)
         return published
 

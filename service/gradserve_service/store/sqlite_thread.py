@@ -7,6 +7,7 @@ by all runs that write at that moment, and nobody's answer is given before the c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from .protocols import StoreFull, StoreUnavailable
+from .protocols import StoreFull, StoreUnavailable, StoreUnfit
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
@@ -69,7 +70,7 @@ class DatabaseThread:
 
     def _run(self) -> None:
         try:
-            connection = self._connect()
+            self._connection = self._connect()
         except Exception as error:  # noqa: BLE001 - raised again where `start` is awaited
             self._loop.call_soon_threadsafe(_fail, self._opened, error)
             return
@@ -83,22 +84,22 @@ class DatabaseThread:
                         self._queue.put(None)
                         break
                     batch.append(following)
-                self._do(connection, batch)
+                self._do(batch)
                 self._loop.call_soon_threadsafe(_resolve, batch)
         finally:
-            connection.close()
+            self._connection.close()
 
-    def _do(self, connection: sqlite3.Connection, batch: list[_Task]) -> None:
+    def _do(self, batch: list[_Task]) -> None:
         """All in one transaction; if that fails, nothing was written, and each is tried alone."""
         try:
-            self._transaction(connection, batch)
-        except sqlite3.Error as error:
+            self._transaction(self._connection, batch)
+        except (sqlite3.Error, MemoryError) as error:
             if len(batch) == 1:
                 batch[0].error = store_trouble(error)
                 return
             for task in batch:
                 task.error = None
-                self._do(connection, [task])
+                self._do([task])
 
     def _transaction(self, connection: sqlite3.Connection, batch: list[_Task]) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -114,17 +115,27 @@ class DatabaseThread:
                     connection.execute("ROLLBACK TO task")  # a MemoryError may come between two rows
                 connection.execute("RELEASE task")
             connection.execute("COMMIT")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        except (sqlite3.Error, MemoryError):
             self._failed()
+            self._undo()
             raise
         for task in batch:
             if task.error is None and task.committed is not None:
                 task.committed(task.result)
 
+    def _undo(self) -> None:
+        """Roll back. A connection that cannot do even that is replaced: else its transaction would stay open, and
+        nothing would ever be written again. What it had written goes with it."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except (sqlite3.Error, MemoryError):
+            self._connection.close()
+            with contextlib.suppress(sqlite3.Error, StoreUnfit):  # the old one then says that it is closed
+                self._connection = self._connect()
 
-def store_trouble(error: sqlite3.Error) -> StoreFull | StoreUnavailable:
+
+def store_trouble(error: sqlite3.Error | MemoryError) -> StoreFull | StoreUnavailable:
     """What an error of SQLite means for the caller."""
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return StoreFull(f"SQLite: {error}")

@@ -29,13 +29,16 @@ async def health() -> Response:
 
 @router.get("/readyz", summary="Is it ready?", responses={200: {"model": Readiness}}, operation_id="readiness")
 async def readiness(request: Request) -> Response:
-    """200 when requests are welcome here; else 503 with the reasons: draining, a store out of reach or unfit."""
+    """200 when requests are welcome here; else 503 with the reasons: draining, a store out of reach or unfit.
+
+    A run that is set aside does not make the server red for the others: `quarantined` has the reason."""
     replicas: Replicas = request.app.state.replicas
     reasons = await replicas.ready()
     if reasons:
         code = "draining" if replicas.draining else "store-unavailable"
         raise refuse(code, "; ".join(reasons), reasons=reasons)
-    return JsonAnswer({"status": "ready"})
+    quarantined = replicas.quarantined()
+    return JsonAnswer({"status": "ready", **({"quarantined": quarantined} if quarantined else {})})
 
 
 @router.get(

@@ -1,7 +1,8 @@
--- Make an image the newest snapshot: compare-and-set. The one before the previous goes, unless an entry names its object.
--- KEYS: run, journal, objects, each chunk of the new image, then each chunk of the dropped image
--- ARGV: expected newest or '', the new record, its position, its hash, dropped object or '', number of chunks,
---       then the length of each chunk
+-- Make an image the newest snapshot: compare-and-set. Snapshots that are dropped go with their objects, unless an entry
+-- names them.
+-- KEYS: run, journal, objects, each chunk of the new image, then each chunk of each dropped image
+-- ARGV: expected newest or '', the new record, its position, its hash, the one before it from now on or '', number of
+--       chunks, then the length of each chunk, then for each dropped image: object, chunks
 local run = redis.call('HMGET', KEYS[1], 'head', 'position', 'deleted', 'newest', 'genesis')
 if run[3] or not run[1] or (run[4] or '') ~= ARGV[1] then return 0 end
 local hash
@@ -21,9 +22,14 @@ for i = 1, chunks do
 end
 
 redis.call('HSET', KEYS[1], 'newest', ARGV[2])
-if run[4] then redis.call('HSET', KEYS[1], 'previous', run[4]) end
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'previous', ARGV[5]) else redis.call('HDEL', KEYS[1], 'previous') end
 for i = 1, chunks do redis.call('PERSIST', KEYS[3 + i]) end
-if ARGV[5] ~= '' and not redis.call('ZSCORE', KEYS[3], ARGV[5]) then
-  for i = 4 + chunks, #KEYS do redis.call('UNLINK', KEYS[i]) end
+local key = 4 + chunks
+for i = 7 + chunks, #ARGV, 2 do
+  local after = key + tonumber(ARGV[i + 1])
+  if not redis.call('ZSCORE', KEYS[3], ARGV[i]) then
+    for k = key, after - 1 do redis.call('UNLINK', KEYS[k]) end
+  end
+  key = after
 end
 return 1
