@@ -2,8 +2,8 @@
 
     python benchmarks/overload.py [--parameters 10000] [--seconds 5] [--crowds 1 2 4 8 16 32 64] [--times 10]
 
-Crowds of asyncio workers (the SDK's own client, one connection a worker) push without a pause. First the peak is
-looked for, then `times` as many workers come as it took to reach 95 % of it.
+Crowds of asyncio workers (the SDK's own client, one connection a worker) push without a pause and take the new weights.
+First the peak is looked for, then `times` as many workers come as it took to reach 95 % of it.
 
 goodput    acknowledged pushes a second, and its ratio to the peak
 resident   the server's private memory
@@ -67,12 +67,12 @@ async def crowd(url: str, workers: int, parameters: int, seconds: float) -> list
     async with gs.connect_async(url) as client:
         run = await client.run("crowd", init={"w": np.zeros(parameters, np.float32)}, optimizer=gs.Adam(lr=1e-3))
         members = await asyncio.gather(*(run.worker(f"w{index}").start() for index in range(workers)))
-        await asyncio.gather(*(member.push(gradient) for member in members))  # connected, and known to the server
+        await asyncio.gather(*(member.step(gradient) for member in members))  # connected, and known to the server
         counts = [0] * workers
 
         async def push_on(index: int) -> None:
             while True:
-                await members[index].push(gradient)
+                await members[index].step(gradient)
                 counts[index] += 1
 
         tasks = [asyncio.create_task(push_on(index)) for index in range(workers)]
