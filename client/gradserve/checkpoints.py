@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import CheckpointNotFound, ValidationError, from_refused
+from .errors import CheckpointNotFound, GradserveError, Misuse, ValidationError, from_refused
 from .flows import (
     ACCEPT_JSON,
     ACCEPT_TENSORS,
@@ -80,12 +80,26 @@ def restore_flow(
 def branch_flow(
     run: RunKey, name: str, checkpoint: str | None, settings: Mapping[str, Any], idempotency_key: str
 ) -> Flow[OpenedRun]:
-    """A new run that starts from a checkpoint of this one; without one, from a checkpoint of its present state."""
+    """A new run that starts from a checkpoint of this one; without one, from its present state.
+
+    The present state passes through a checkpoint that is made for this, under a name of its own, and is gone after.
+    """
     checked_name("run", name)
-    if checkpoint is None:
-        checkpoint = f"branch-{name}"[:100]
-        yield from save_checkpoint_flow(run, checkpoint, (), idempotency_key)
-    origin = {"run": run.name, "checkpoint": checked_name("checkpoint", checkpoint)}
+    if checkpoint is not None:
+        return (yield from _branch_from(run, name, checked_name("checkpoint", checkpoint), settings))
+    passing = f"branch-{idempotency_key}"[:100]
+    yield from save_checkpoint_flow(run, passing, (), idempotency_key)
+    try:
+        opened = yield from _branch_from(run, name, passing, settings)
+    except GradserveError:
+        yield from delete_checkpoint_flow(run, passing)
+        raise
+    yield from delete_checkpoint_flow(run, passing)
+    return opened
+
+
+def _branch_from(run: RunKey, name: str, checkpoint: str, settings: Mapping[str, Any]) -> Flow[OpenedRun]:
+    origin = {"run": run.name, "checkpoint": checkpoint}
     return (yield from open_run_flow(name, {**settings, "branch": origin}, None, rank=0))
 
 
@@ -93,6 +107,8 @@ def branch_flow(
 def whole_file(path: FilePath) -> Iterator[BinaryIO]:
     """A file that appears under its name when it is whole, and not at all when something fails before."""
     target = Path(path)
+    if not target.parent.is_dir():
+        raise Misuse(f"{target}: expected a path in a folder that exists, there is no {target.parent}: make it first")
     with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
         try:
             yield file.file  # type: ignore[misc]  # the plain file inside

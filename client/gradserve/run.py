@@ -188,7 +188,8 @@ class Run(RunFacts):
         return self._client.drive(self._session.restore(checkpoint, version))
 
     def branch(self, name: str, checkpoint: str | None = None, **settings: Any) -> Run:
-        """A new run that starts where a checkpoint of this one stands; None: where this run stands now.
+        """A new run that starts where a checkpoint of this one stands; None: where this run stands now (by a
+        checkpoint of that moment, which is deleted again). Raises `RunExists` where the name is taken.
 
         settings  as in `client.run`; what is not given is inherited
         """

@@ -5,13 +5,11 @@ Every method that talks is a flow; `run.Run` drives them with threads, `async_ru
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
-
+from .arguments import checked_count, checked_seconds, kind_of, plain
 from .checkpoints import (
     Pieces,
     branch_flow,
@@ -155,41 +153,6 @@ class RunSession:
         return RunSession(opened, rank=self.rank, fresh_key=self._fresh_key)
 
 
-def plain(value: Any, field: str) -> Any:
-    """Specs, NumPy's scalars and collections of them as JSON-able values. Raises `ValidationError`."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {str(name): plain(item, f"{field}.{name}") for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{field}[{place}]") for place, item in enumerate(value)]
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        raise ValidationError(f"{field}: expected a finite number, came {value}")
-    raise ValidationError(f"{field}: expected a spec, a number, text or a collection of them, came {_kind(value)}")
-
-
-def checked_count(field: str, value: Any) -> int | None:
-    """A whole number ≥ 0, NumPy's included, or None. Raises `ValidationError`."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise ValidationError(f"{field}: expected an integer ≥ 0, came {value!r:.80}")
-    return int(value)
-
-
-def checked_seconds(field: str, value: Any) -> float:
-    """A finite time ≥ 0. Raises `ValidationError`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= float(value) < math.inf:
-        raise ValidationError(f"{field}: expected seconds ≥ 0, came {value!r:.80}")
-    return float(value)
-
-
 def _merging(optimizer: Any) -> dict[str, Any]:
     """The fields of an optimizer that change; a name alone stands for it with its defaults."""
     if optimizer is None:
@@ -198,8 +161,4 @@ def _merging(optimizer: Any) -> dict[str, Any]:
         return {"name": optimizer}
     if isinstance(optimizer, dict):
         return optimizer
-    raise ValidationError(f"optimizer: expected a spec or a dict of fields, came {_kind(optimizer)}")
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
+    raise ValidationError(f"optimizer: expected a spec or a dict of fields, came {kind_of(optimizer)}")

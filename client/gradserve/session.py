@@ -24,6 +24,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import ValidationError as SpecError
 
+from .arguments import checked_seconds
 from .errors import (
     Fenced,
     GradserveError,
@@ -179,8 +180,9 @@ class WorkerSession:
 
         A run without weights gets them from rank 0; the other ranks wait for that.
         """
+        wait = checked_seconds("wait_seconds", wait_seconds)
         try:
-            self.weights = yield from pull_flow(self.run, self.weights, wait_seconds)
+            self.weights = yield from pull_flow(self.run, self.weights, wait)
         except WeightsUninitialised as error:
             if self.weights is not None:
                 self.notices.append(f"run {self.run.name!r} lost its weights, and starts again from the first: {error}")

@@ -69,6 +69,19 @@ def test_a_version_can_be_gone_back_to(run):
         run.restore(version=1_000_000)
 
 
+def test_a_branch_without_a_checkpoint_starts_from_the_present_state_each_time(client, run, name):
+    """Also where a branch of that name was made, and deleted, before; one that is there is `RunExists`."""
+    first = run.branch(f"{name}.again")
+    first.delete()
+    with run.worker() as worker:
+        worker.push(ONES)
+    second = run.branch(f"{name}.again")
+    assert second.pull()["w"].tolist() == run.pull()["w"].tolist()
+    with pytest.raises(gs.RunExists):
+        run.branch(f"{name}.again")
+    assert run.checkpoints() == []
+
+
 def test_a_branch_goes_on_beside(client, run, name):
     """With another learning rate, from the same weights; the first run does not notice."""
     branch = run.branch(f"{name}.hot", optimizer=gs.SGD(lr=5.0, momentum=0.5))
@@ -77,7 +90,9 @@ def test_a_branch_goes_on_beside(client, run, name):
         worker.step(ONES)
     assert branch.describe()["spec"]["optimizer"]["lr"] == 5.0
     assert run.describe()["version"] == 2
-    inherited = run.branch(f"{name}.same", "branch-" + branch.name)
+    assert run.checkpoints() == []  # it passed through one
+    run.checkpoint("here")
+    inherited = run.branch(f"{name}.same", "here")
     assert inherited.describe()["spec"]["optimizer"]["lr"] == 0.5
 
 

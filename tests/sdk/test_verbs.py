@@ -122,14 +122,17 @@ def test_restoring_names_one_state():
             Conversation(session().restore(*wrong))
 
 
-def test_a_branch_without_a_checkpoint_makes_one():
-    """Then the new run is created from it; settings that are given count more than the inherited ones."""
+def test_a_branch_without_a_checkpoint_passes_through_one():
+    """The new run is created from it, then it goes; settings that are given count more than the inherited ones."""
     talk = Conversation(session().branch("hot", None, {"optimizer": gs.Sgd(lr=1.0), "schedule": None}))
-    assert talk.asked.path == "/v1/runs/digits/checkpoints/branch-hot"
-    talk.answer(201, {"name": "branch-hot"})
+    passing = talk.asked.path.removeprefix("/v1/runs/digits/checkpoints/")
+    assert passing.startswith("branch-")
+    talk.answer(201, {"name": passing})
     assert (talk.asked.method, talk.asked.path) == ("PUT", "/v1/runs/hot")
     body = sent(talk)
-    assert body["branch"] == {"run": "digits", "checkpoint": "branch-hot"}
+    assert body["branch"] == {"run": "digits", "checkpoint": passing}
     assert (body["optimizer"]["lr"], set(body)) == (1.0, {"branch", "optimizer"})
     talk.answer(201, {"uid": "uid-2", "initialised": True, "tensors": []})
+    assert (talk.asked.method, talk.asked.path) == ("DELETE", f"/v1/runs/digits/checkpoints/{passing}")
+    talk.answer(204)
     assert talk.result.key.name == "hot"

@@ -12,11 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..client import Client, connect
-from ..errors import LrOwnedByServer, ValidationError
+from ..errors import LrOwnedByServer, Misuse, ValidationError
 from ..launcher import worker_rank
 from ..run import Run
 from ..session import OnStale
@@ -25,7 +27,7 @@ from ..weights import PushResult, Weights
 from ..worker import Submission, Worker
 from .forms import form_of, group_names, run_groups
 from .state import torch_state, write_checkpoint
-from .tensors import copy_into, gradients_of, named, to_array, without_ties
+from .tensors import copy_into, fixed, gradients_of, named, rounds_to, to_array, without_ties
 
 __all__ = ["RemoteOptimizer"]
 
@@ -91,6 +93,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
         self._client_rates = False
         self._scales: list[float] = []  # of each group: its rate over the optimizer's
         self._shown: list[Any] = []  # the rate that each group was last seen with
+        self._as_joined: list[dict[str, Any]] = []  # what may not change, by group
         self._run: Run | None = None
         self._form = form_of(self._optimizer)
         super().__init__(params, dict(self._form.defaults))
@@ -106,6 +109,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
         self._parameters = named(self.param_groups)
         called = iter(self._parameters)
         names = [[next(called) for _ in group["params"]] for group in self.param_groups]
+        self._as_joined = fixed(self.param_groups)
         self._client_rates = _is_client(self._settings["schedule"])
         groups = run_groups(self.param_groups, names, self._form.defaults, client_rates=self._client_rates)
         url, token, given = self._where
@@ -186,6 +190,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
         fields: dict[str, Any] = {"loss": said.item() if isinstance(said, Tensor) else said}
         if (weight := samples if samples is not None else self.samples) is not None:
             fields["samples"] = float(weight)
+        self._require_as_joined()
         fields["lr"] = self._rates()
         gradients = gradients_of(self._parameters)
         if not gradients:
@@ -203,6 +208,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
         """Take the run's present weights, without a gradient: before an evaluation, or after a pause."""
         worker = self._joined()
         self._collect()
+        self._weights = None  # also where the run's are still the same: the parameters may not be
         self._adopt(worker.pull())
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,6 +233,9 @@ class RemoteOptimizer(torch.optim.Optimizer):
         Load the model first: its weights and the state become one checkpoint, which the run restores; the number of
         updates comes along, for its schedule too. Rank 0 brings them, the other ranks only pull: their gradients from
         before are stale. Hyperparameters stay the run's; with `schedule="client"` the groups take the saved rates.
+
+        Parameters of another dtype than float32 that are still the run's weights, rounded, stay the run's float32
+        ones; torch itself rounds the state to the parameters' dtype.
         """
         worker = self._joined()
         self._collect()
@@ -263,6 +272,26 @@ class RemoteOptimizer(torch.optim.Optimizer):
             raise ValidationError(f"this RemoteOptimizer of run {self.run_name!r} {state}")
         return self._worker
 
+    def _require_as_joined(self) -> None:
+        """Hyperparameters and parameters are the run's since it was joined: a change here would do nothing."""
+        for before, now, name in zip(
+            self._as_joined, fixed(self.param_groups), group_names(self.param_groups), strict=True
+        ):
+            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            if changed:
+                raise ValidationError(
+                    f"parameter group {name!r}: expected {', '.join(changed)} as when run {self.run_name!r} was "
+                    "joined, came another: optimizer.run.configure(…) changes hyperparameters for all workers; for "
+                    "other parameters build another RemoteOptimizer"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Raises `Misuse`: a worker's connection and sequence belong to one object of one process."""
+        raise Misuse(
+            f"a RemoteOptimizer (of run {self.run_name!r}) cannot be copied or pickled: build one where it is needed; "
+            "state_dict() has the optimizer's state"
+        )
+
     def _adopt(self, weights: Weights) -> None:
         if weights is not self._weights:
             copy_into(self._parameters, weights)
@@ -280,12 +309,22 @@ class RemoteOptimizer(torch.optim.Optimizer):
         name = f"import-{secrets.token_hex(8)}"
         with tempfile.TemporaryDirectory(prefix="gradserve-") as folder:
             file = Path(folder) / "state.safetensors"
-            write_checkpoint(file, self._parameters, state, self._form, int(self.run.describe()["step"]))
+            step = int(self.run.describe()["step"])
+            write_checkpoint(file, self._parameters, self._as_float32(), state, self._form, step)
             self.run.upload_checkpoint(name, file)
         try:
             self.run.restore(name)
         finally:
             self.run.delete_checkpoint(name)
+
+    def _as_float32(self) -> dict[str, NDArray[np.float32]]:
+        """The parameters as the run should have them: where they are its weights, only rounded, those."""
+        assert self._weights is not None
+        held = self._weights
+        return {
+            name: np.array(held[name]) if rounds_to(held[name], parameter) else to_array(parameter)
+            for name, parameter in self._parameters.items()
+        }
 
     def _rates(self) -> float | dict[str, float] | None:
         """The rates of this push where the client owns them; else a look that nobody here tries to."""
@@ -294,9 +333,10 @@ class RemoteOptimizer(torch.optim.Optimizer):
             return rates[0] if len(set(rates)) == 1 else dict(zip(group_names(self.param_groups), rates, strict=True))
         for group, shown, name in zip(self.param_groups, self._shown, group_names(self.param_groups), strict=True):
             if group["lr"] != shown or "initial_lr" in group:
+                came = "a torch scheduler" if "initial_lr" in group else f"{float(group['lr']):g}"
                 raise LrOwnedByServer(
                     f"parameter group {name!r}: expected lr {float(shown):g}, as the server's schedule has it, came "
-                    f"{float(group['lr']):g} (of a torch scheduler?). Give RemoteOptimizer schedule='client' and keep "
+                    f"{came}. Give RemoteOptimizer schedule='client' and keep "
                     "the scheduler, or drop it and give the run a schedule, gs.WarmupCosine(…) for instance; "
                     "optimizer.run.configure(lr=…) changes the rate of all workers"
                 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -44,15 +45,21 @@ def torch_state(slots: Weights, parameters: Mapping[str, Tensor], form: Form) ->
 
 
 def write_checkpoint(
-    path: Path, parameters: Mapping[str, Tensor], state: Mapping[Tensor, Mapping[str, Any]], form: Form, step: int
+    path: Path,
+    parameters: Mapping[str, Tensor],
+    weights: Mapping[str, NDArray[np.float32]],
+    state: Mapping[Tensor, Mapping[str, Any]],
+    form: Form,
+    step: int,
 ) -> None:
-    """The parameters and torch's state of them as a checkpoint file, which a run restores. Raises `ValidationError`.
+    """Weights and torch's state of the parameters as a checkpoint file, which a run restores. Raises `ValidationError`.
 
-    step  of the run, for an optimizer that does not count its updates
+    weights  of every parameter, by name
+    step     of the run, for an optimizer that does not count its updates
 
     A parameter that torch has no state of yet (a frozen one) gets zeros, as it would from torch at its first gradient.
     """
-    tensors = {name: to_array(parameter) for name, parameter in parameters.items()}
+    tensors = dict(weights)
     found = {key for one in state.values() for key in one if key != "step"}
     slots = form.slots if form.name else {key: key for key in found}
     if missing := (set(slots.values()) - found if found else set()):
@@ -65,7 +72,14 @@ def write_checkpoint(
             kept = state.get(parameter, {}).get(key)
             here = np.zeros(parameter.shape, np.float32) if kept is None else to_array(kept)
             tensors[f"{RESERVED_PREFIX}{slot}/{name}"] = here
-    counted = [int(one["step"]) for one in state.values() if "step" in one]
+    counted = [_count(one["step"]) for one in state.values() if "step" in one]
     if not counted and found:
         counted = [max(step, 1)]  # a velocity that is there is no first one
     save_file(tensors, path, metadata={"step": str(max(counted, default=0))})
+
+
+def _count(step: Any) -> int:
+    number = float(step)
+    if not (number >= 0 and number.is_integer()):
+        raise ValidationError(f"step in the state: expected a whole number of updates, came {number}")
+    return int(number)

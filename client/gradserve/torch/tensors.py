@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..errors import GradserveWarning, ValidationError
 
-__all__ = ["copy_into", "gradients_of", "named", "to_array", "without_ties"]
+__all__ = ["copy_into", "fixed", "gradients_of", "named", "rounds_to", "to_array", "without_ties"]
+
+RATES = frozenset({"lr", "initial_lr", "max_lr", "min_lr", "swa_lr"})  # a scheduler's own, in a parameter group
 
 
 def named(groups: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -63,6 +65,22 @@ def to_array(tensor: Tensor) -> NDArray[np.float32]:
     """The tensor as float32 in the host's memory: its own memory where it is that already, else a copy."""
     array: NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
     return array
+
+
+def rounds_to(array: NDArray[np.float32], tensor: Tensor) -> bool:
+    """Whether the tensor is the array in a dtype of less precision: unchanged since it was copied from it."""
+    if tensor.dtype == torch.float32:
+        return False
+    rounded = torch.from_numpy(np.array(array)).to(tensor.dtype)
+    return torch.equal(rounded, tensor.detach().cpu())
+
+
+def fixed(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a parameter group may not change any more: its parameters, and its hyperparameters but for the rates."""
+    return [
+        {key: tuple(map(id, value)) if key == "params" else value for key, value in group.items() if key not in RATES}
+        for group in groups
+    ]
 
 
 def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from gradserve_service.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, read_settings
 
-from .printing import fail, print_json
+from .printing import complaints_as_lines, fail, print_json
 
 __all__ = ["app"]
 
@@ -119,7 +119,8 @@ def openapi(
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if output is None:
         sys.stdout.write(text)
-    else:
+        return
+    with complaints_as_lines():
         output.write_text(text, encoding="utf-8")
 
 
