@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 PROGRESS_SECONDS = 5.0
+FLEET_SNAPSHOT_BYTES = str(2 << 20)  # a life lasts seconds: what a new one replays must be a part of that
 
 
 def main() -> int:
@@ -106,7 +107,8 @@ def lead(asked: argparse.Namespace, folder: Path, seed: int) -> int:
             redis_share=asked.redis_share if asked.redis_share is not None else 1.0 if asked.slow_fsync else 0.25,
         )  # fmt: skip
         progress = Progress(lambda: campaign.counts)
-
+        if not asked.snapshots:
+            os.environ["SNAPSHOT_BYTES"] = FLEET_SNAPSHOT_BYTES
         how = {"module": "faults.small_snapshots"}
         durability = "journal" if asked.slow_fsync else "fsync"
         began = time.monotonic()
