@@ -23,9 +23,10 @@ from gradserve_service.core import image, machine
 from gradserve_service.core.entries import Entry
 from gradserve_service.replica import recovery, snapshots
 from gradserve_service.replica.heads import HeadReads
+from gradserve_service.replica.proposals import Decided
 from gradserve_service.replica.recovery import State
 from gradserve_service.replica.replica import Replica
-from gradserve_service.replica.sequencer import Decided, Sequencer
+from gradserve_service.replica.sequencer import Sequencer
 from gradserve_service.store.protocols import StoreUnavailable
 from gradserve_service.store.records import AppendResult, Head, HeadMoved, Record, SnapshotRecord
 

@@ -42,10 +42,11 @@ from .checkpoints import Checkpoints
 from .descriptions import run_json, slots_by_tensor, worker_json
 from .heads import HeadReads
 from .past import Past
+from .proposals import Proposal
 from .published import Published, PushAnswer
 from .recovery import State, Workshop
 from .restores import Restores
-from .sequencer import Proposal, Sequencer
+from .sequencer import Sequencer
 
 T = TypeVar("T")
 

@@ -21,8 +21,9 @@ from ..limits import Limits
 from ..store.records import ObjectRef
 from .budget import Budget
 from .checkpoints import Checkpoints
+from .proposals import Proposal
 from .recovery import State, Workshop
-from .sequencer import Proposal, Sequencer
+from .sequencer import Sequencer
 
 
 @dataclass(slots=True)

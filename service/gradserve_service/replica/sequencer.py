@@ -11,20 +11,17 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 from traceback import format_exception
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from gradserve.problems import Refused, Rejection, refuse
-from gradserve.wire import Frame
 
-from ..core.control import Control, WorkerRow
+from ..core.control import Control
 from ..core.entries import ChainBroken, Entry
-from ..core.gradient import Gradient
-from ..core.machine import Append, Look, Request, Verdict, advance, decide
+from ..core.machine import Append, Look, Verdict, advance, decide
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
 from ..store.records import (
@@ -32,11 +29,11 @@ from ..store.records import (
     CatalogueRecord,
     Head,
     HeadMoved,
-    ObjectRef,
     ObjectsMissing,
     Record,
 )
 from .events import Feed
+from .proposals import Decided, Proposal
 from .published import Published
 from .quarantine import Quarantine
 from .recovery import Damaged, State, Workshop, catch_up, rebuild, restore
@@ -45,25 +42,6 @@ from .snapshots import Retain, Snapshots, freeze
 T = TypeVar("T")
 log = structlog.get_logger("gradserve.replica")
 DRAINING = Rejection("draining", "the server is shutting down: send the same again, another one will answer")
-
-
-@dataclass(slots=True, eq=False)
-class Proposal:
-    """A request on its way through the queue, and what it brings."""
-
-    request: Request
-    answer: asyncio.Future[Verdict]
-    frame: Frame | None = None
-    gradient: Gradient | None = None
-    object: ObjectRef | None = None
-    object_named: bool = False  # maybe by the journal: no longer ours to discard
-    row: WorkerRow | None = None  # the worker's, right behind the verdict
-    look: Callable[[State], Any] | None = None  # read the state between two entries, where nothing is half-written
-    seen: Any = None  # what `look` returned
-    timings: dict[str, float] = field(default_factory=dict)
-
-
-Decided = list[tuple[Proposal, Verdict]]
 
 
 class Sequencer:

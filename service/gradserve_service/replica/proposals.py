@@ -1,0 +1,35 @@
+"""What goes through a run's queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradserve.wire import Frame
+
+from ..core.control import WorkerRow
+from ..core.gradient import Gradient
+from ..core.machine import Request, Verdict
+from ..store.records import ObjectRef
+from .recovery import State
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """A request on its way through the queue, and what it brings."""
+
+    request: Request
+    answer: asyncio.Future[Verdict]
+    frame: Frame | None = None
+    gradient: Gradient | None = None
+    object: ObjectRef | None = None
+    object_named: bool = False  # maybe by the journal: no longer ours to discard
+    row: WorkerRow | None = None  # the worker's, right behind the verdict
+    look: Callable[[State], Any] | None = None  # read the state between two entries, where nothing is half-written
+    seen: Any = None  # what `look` returned
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+Decided = list[tuple[Proposal, Verdict]]
