@@ -194,3 +194,34 @@ async def test_a_repeated_restore_hears_what_the_first_one_made(server, problem)
     assert again.json() == first.json()
     problem(await server.client.post(f"{RUN}/restore", json={"version": 0}, headers=key), "validation-error")
     assert (await server.client.get(f"{RUN}/weights")).content == weights
+
+
+W = np.ones(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"optimizer//w": W}, {}),
+        ({"optimizer/exp_avg_sq/w": -W}, {}),
+        ({"optimizer/exp_avg/w": np.asarray([np.nan, 0], np.float32)}, {}),
+        ({}, {"memory": '{"anything": 1.0}'}),
+        ({}, {"memory": '{"mu_product": NaN}'}),
+        ({}, {"step": str(2**53 - 1)}),
+        ({}, {"samples_seen": "1e308"}),
+        ({}, {"plateau": '{"scale": -1}'}),
+        ({}, {"plateau": '{"scale": 1e300}'}),
+    ],
+)
+async def test_a_file_that_no_rule_could_have_left_is_refused(server, problem, tensors, said):
+    """Slots, numbers and counts, each by what the rules declare."""
+    await trained(server)
+    body = save({"w": W, **tensors}, metadata=said or None)
+    problem(await server.client.put(BEST, content=body, headers=TENSORS), "validation-error")
+
+
+async def test_a_file_without_bytes_is_no_present_state(server, problem):
+    """Only a request that brings nothing and says so asks for that."""
+    await trained(server)
+    problem(await server.client.put(BEST, content=b"", headers=TENSORS), "malformed-tensors")
+    assert (await server.client.put(BEST)).status_code == 201

@@ -36,7 +36,7 @@ def test_metadata_says_numbers_as_text():
         PushFields,
         base_version=st.none() | st.integers(0, 2**53 - 1),
         base=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
-        samples=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+        samples=st.floats(min_value=0, max_value=2**53, exclude_min=True),
         loss=st.none() | st.floats(allow_nan=False, allow_infinity=False),
         cursor=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     )

@@ -51,7 +51,7 @@ class PushFields(BaseModel):
 
     base_version: Annotated[Count | None, Field(description="Version that the gradient was computed at.")] = None
     base: Annotated[str | None, Field(strict=True, max_length=256, description="ETag of those weights.")] = None
-    samples: Annotated[Positive, Field(description="Samples that the gradient is the mean of.")] = 1.0
+    samples: Annotated[Positive, Field(le=2**53, description="Samples that the gradient is the mean of.")] = 1.0
     loss: Annotated[Real | None, Field(description="Their mean loss.")] = None
     generation: Annotated[int | None, Field(strict=True, ge=1, le=2**53 - 1)] = None
     after: Annotated[str | None, Field(strict=True, max_length=128, description="Receipt of the last push.")] = None

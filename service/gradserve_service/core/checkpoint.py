@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, Json, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, Json, ValidationError
 
 from gradserve.problems import refuse
 from gradserve.specs import RunSpec, validation_refusal
@@ -26,10 +26,13 @@ from gradserve.wire import RESERVED_PREFIX, Frame, Layout, allocate, check_user_
 from .arrays import Arrays
 from .control import Control
 from .image import header_bytes, tensor_rows
+from .optimizers import MEMORY_NAMES, NEVER_NEGATIVE
 from .plateau import FRESH, PlateauState
 
 Float32 = NDArray[np.float32]
 SLOTS_MAX = 7  # of a file from outside: no rule has more than four
+STEPS_MAX = 1 << 52  # of a file from outside: as many again can follow before JSON's integers end
+SAMPLES_MAX = 1e100  # of a file from outside: no number of pushes makes it infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,26 +128,35 @@ def payload_frame(saved: SavedState) -> Frame:
 # Files from outside
 
 
+def _of_a_rule(name: str) -> str:
+    if name not in MEMORY_NAMES:
+        raise ValueError(f"expected the numbers that a rule keeps ({', '.join(sorted(MEMORY_NAMES))})")
+    return name
+
+
+MemoryName = Annotated[str, AfterValidator(_of_a_rule)]
+
+
 class _Plateau(BaseModel):
     """As `PlateauState`, checked."""
 
-    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    scale: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
     best: Annotated[float | None, Field(allow_inf_nan=False)] = None
-    bad: Annotated[int, Field(ge=0)] = 0
-    cooldown: Annotated[int, Field(ge=0)] = 0
-    pending: Annotated[int, Field(ge=0)] = 0
+    bad: Annotated[int, Field(ge=0, le=STEPS_MAX)] = 0
+    cooldown: Annotated[int, Field(ge=0, le=STEPS_MAX)] = 0
+    pending: Annotated[int, Field(ge=0, le=STEPS_MAX)] = 0
     mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
 
 class _Said(BaseModel):
     """What is read of a file's metadata; other members belong to other programs."""
 
-    step: Json[Annotated[int, Field(ge=0, le=2**53 - 1)]] = 0
+    step: Json[Annotated[int, Field(ge=0, le=STEPS_MAX)]] = 0
     spec: Json[RunSpec | None] = None
-    memory: Json[dict[str, Annotated[float, Field(allow_inf_nan=False)]]] = {}
+    memory: Json[dict[MemoryName, Annotated[float, Field(allow_inf_nan=False)]]] = {}
     plateau: Json[_Plateau] = _Plateau()
-    updates: Json[Annotated[int, Field(ge=0, le=2**53 - 1)]] = 0
-    samples_seen: Json[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = 0.0
+    updates: Json[Annotated[int, Field(ge=0, le=STEPS_MAX)]] = 0
+    samples_seen: Json[Annotated[float, Field(ge=0, le=SAMPLES_MAX)]] = 0.0
 
 
 def imported_state(frame: Frame, spec: Mapping[str, Any]) -> SavedState:
@@ -165,6 +177,9 @@ def imported_state(frame: Frame, spec: Mapping[str, Any]) -> SavedState:
         prefix = f"{RESERVED_PREFIX}{slot}/" if slot else ""
         for name, view in layout.views(vector).items():
             np.copyto(view, views[prefix + name])
+            if slot in NEVER_NEGATIVE and view.size and view.min() < 0:
+                detail = f"{prefix + name!r}: expected no negative number, {float(view.min())!r} came: a root is taken"
+                raise refuse("validation-error", detail, tensor=prefix + name)
     return SavedState(
         layout=layout,
         weights=vectors[0],
@@ -184,6 +199,9 @@ def _slot_names(came: Layout, weights: Layout) -> list[str]:
     for name in came.names:
         if name.startswith(RESERVED_PREFIX):
             slot, _, tensor = name.removeprefix(RESERVED_PREFIX).partition("/")
+            if not slot:
+                detail = f"{name!r}: expected {RESERVED_PREFIX}<slot>/<tensor>, came an empty slot"
+                raise refuse("validation-error", detail, tensor=name)
             if tensor not in weights:
                 raise refuse("unknown-tensor", f"{name!r}: expected a slot of a tensor of the weights", tensor=name)
             expected, shape = list(weights.shape(tensor)), list(came.shape(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from .rmsprop import RmsProp
 from .rule import Memory, Rule, Slot
 from .sgd import Sgd
 
-__all__ = ["RULES", "Memory", "Rule", "Slot", "rule_for"]
+__all__ = ["MEMORY_NAMES", "NEVER_NEGATIVE", "RULES", "Memory", "Rule", "Slot", "rule_for"]
 
 if TYPE_CHECKING:
 
@@ -39,3 +39,12 @@ RULES: Final[Mapping[str, type[_Built]]] = {
 def rule_for(spec: OptimizerSpec) -> Rule:
     """The arithmetic of a spec, with the spec's hyperparameters."""
     return RULES[spec.name].model_validate(spec.model_dump())
+
+
+def _every_form() -> Iterator[Rule]:
+    return (rule.model_validate(form) for rule in RULES.values() for form in ({}, *rule.forms))
+
+
+# What a state from outside is checked by, whichever rule will have it.
+NEVER_NEGATIVE: Final = frozenset(slot.name for rule in _every_form() for slot in rule.slots if slot.never_negative)
+MEMORY_NAMES: Final = frozenset(name for rule in _every_form() for name in rule.memory)

@@ -31,7 +31,9 @@ class Adagrad(specs.Adagrad, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The sum of squares."""
-        return (Slot("sum", "h: all squared gradients so far, added", self.initial_accumulator_value),)
+        return (
+            Slot("sum", "h: all squared gradients so far, added", self.initial_accumulator_value, never_negative=True),
+        )
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Factor of the gradient, eps under and beside the root, and the gain."""

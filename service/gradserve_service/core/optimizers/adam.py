@@ -17,9 +17,9 @@ __all__ = ["Adam", "AdamW"]
 
 MOMENTS = (
     Slot("exp_avg", "m: first moment, the decaying mean of the gradients"),
-    Slot("exp_avg_sq", "v: second moment, the decaying mean of their squares"),
+    Slot("exp_avg_sq", "v: second moment, the decaying mean of their squares", never_negative=True),
 )
-AMSGRAD_MOMENTS = (*MOMENTS, Slot("max_exp_avg_sq", "the largest second moment so far"))
+AMSGRAD_MOMENTS = (*MOMENTS, Slot("max_exp_avg_sq", "the largest second moment so far", never_negative=True))
 
 
 class _AdaptiveMoments(Rule):

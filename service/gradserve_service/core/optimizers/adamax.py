@@ -16,7 +16,7 @@ __all__ = ["Adamax"]
 
 MOMENTS = (
     Slot("exp_avg", "m: first moment, the decaying mean of the gradients"),
-    Slot("exp_inf", "n: the largest gradient, decaying"),
+    Slot("exp_inf", "n: the largest gradient, decaying", never_negative=True),
 )
 
 

@@ -17,7 +17,7 @@ __all__ = ["Nadam"]
 
 MOMENTS = (
     Slot("exp_avg", "m: first moment, the decaying mean of the gradients"),
-    Slot("exp_avg_sq", "v: second moment, the decaying mean of their squares"),
+    Slot("exp_avg_sq", "v: second moment, the decaying mean of their squares", never_negative=True),
 )
 RATE: Final = 0.040821994520255166  # -ln 0.96: Dozat's 0.96^x is e^(-RATE x)
 

@@ -45,7 +45,12 @@ class RmsProp(specs.RmsProp, Rule):
         """The mean square; the mean if centered; a velocity if there is momentum."""
         mean = (Slot("grad_avg", "a: the decaying mean of the gradients"),) if self.centered else ()
         velocity = (Slot("velocity", "b: the changes so far, decaying"),) if self.momentum else ()
-        square = Slot("square_avg", "v: the decaying mean of the squared gradients", self.initial_accumulator_value)
+        square = Slot(
+            "square_avg",
+            "v: the decaying mean of the squared gradients",
+            self.initial_accumulator_value,
+            never_negative=True,
+        )
         return (square, *mean, *velocity)
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:

@@ -43,6 +43,7 @@ class Slot:
     name: str  # torch's word where torch has one
     meaning: str
     initial: float = 0.0
+    never_negative: bool = False  # its root is taken, or it is a magnitude
 
 
 class Rule(ABC):

@@ -58,12 +58,16 @@ async def save_checkpoint(incoming: Incoming, send: Send) -> None:
     incoming.query()
     run = await open_run(incoming)
     limit = checkpoint_bytes_max(run.layout, incoming.limits)
-    if announced_size(incoming, limit) == 0:
+    size = announced_size(incoming, limit)
+    if size == 0 and incoming.header(b"content-type") is None:
         document, created = await run.checkpoints.create(name)
     else:
         form, came = body_form(incoming)
         if form != "safetensors":
             raise refuse("unsupported-media-type", f"a checkpoint is a file of type {MEDIA_TYPE}; came {came}")
+        if size == 0:
+            detail = "expected a file, no bytes came; for a checkpoint of the present state leave out Content-Type too"
+            raise refuse("malformed-tensors", detail)
         with ExitStack() as budget:
             body = await read_frame_bytes(incoming, run, limit, budget)
             document, created = await run.checkpoints.upload(name, body)
