@@ -168,7 +168,11 @@ class SqliteMedium:
             raw = value if isinstance(value, bytes) else value.encode()
             changed, place = flipped(raw, dice)
             cast = "?" if isinstance(value, bytes) else "CAST(? AS TEXT)"
-        database.execute(f"UPDATE OR IGNORE {table} SET {column} = {cast} WHERE {key[table]} = ?", (changed, row))
+        done = database.execute(
+            f"UPDATE OR IGNORE {table} SET {column} = {cast} WHERE {key[table]} = ?", (changed, row)
+        )
+        if not done.rowcount:  # another row has that key
+            return self._flip_value(database, table, column, dice)
         return f"{table}.{column} of {row}, {place}"
 
 
@@ -262,12 +266,11 @@ class RedisMedium:
         entries = dict(journals)[key]
         identity, entry = entries[at]
         if part == b"id":
-            bit = dice.randrange(8)
-            changed_id = b"%d-0" % (int(identity[:-2]) ^ 1 << bit)
-            others = {old for old, _ in entries}
+            taken = {old for old, _ in entries} | {b"0-0"}
+            flips = {bit: b"%d-0" % (int(identity[:-2]) ^ 1 << bit) for bit in range(40)}
+            bit = dice.choice([bit for bit, place in flips.items() if place not in taken])
+            entries[at] = (flips[bit], entry)
             where = f"bit {bit} of its position"
-            if changed_id != b"0-0" and changed_id not in others:
-                entries[at] = (changed_id, entry)
         else:
             changed, where = flipped(entry[part], dice)
             entries[at] = (identity, {**entry, part: changed})
