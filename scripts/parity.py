@@ -158,12 +158,71 @@ def schedule_cases() -> Iterator[tuple[dict[str, Any], str, float, list[Any]]]:
               end_value=0.02)  # fmt: skip
     warmup = {"name": "warmup_cosine", "warmup_steps": 20, "total_steps": 120, "start": 0.01, "end": 0.02}
     yield warmup, "optax", exact, rates
+    yield from composed_cases()
     for cycle_given in TORCH_CYCLES:
         rates = t("OneCycleLR", LR, int(cycle_given["total_steps"]), momentum=True, **cycle_given)
         yield {"name": "OneCycleLR", **cycle_given}, "torch", exact, rates
     for total in (10, 97, 120, 121):
         rates = references.geron_rates(LR, total, total)
         yield {"name": "1cycle", "style": "geron", "total_steps": total, "cycle_momentum": False}, "geron", exact, rates
+
+
+def composed_cases() -> Iterator[tuple[dict[str, Any], str, float, list[Any]]]:
+    """As `schedule_cases`: milestones, restarts, triangles, trapezoids, and schedules made of schedules."""
+    t, k, o = references.torch_rates, references.keras_rates, references.optax_rates
+    exact, single = 1e-12, 2e-7
+    for name, given in (
+        ("MultiStepLR", {"milestones": [30, 9, 30, 200], "gamma": 0.5}),
+        ("ConstantLR", {"factor": 0.25, "total_iters": 20}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 20, "T_mult": 1, "eta_min": 0.01}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 20, "T_mult": 2, "eta_min": 0.01}),
+    ):
+        yield {"name": name, **given}, "torch", exact, t(name, LR, RATES, **given)
+    for t_mul, m_mul in ((2.0, 1.0), (1.5, 0.7), (1.0, 0.9)):
+        given = {"first_decay_steps": 20, "t_mul": t_mul, "m_mul": m_mul, "alpha": 0.1}
+        rates = k("CosineDecayRestarts", RATES, initial_learning_rate=LR, **given)
+        yield {"name": "CosineDecayRestarts", **given}, "keras", single, rates
+    for mode in ("triangular", "triangular2", "exp_range"):
+        given = {"base_lr": 0.01, "max_lr": LR, "step_size_up": 30, "step_size_down": 47, "mode": mode, "gamma": 0.99}
+        yield {"name": "CyclicLR", **given}, "torch", exact, t("CyclicLR", LR, RATES, momentum=True, **given)
+    scales = {30: 0.5, 200: 0.1}
+    rates = o("piecewise_constant_schedule", RATES, init_value=LR, boundaries_and_scales=scales)
+    values = {"boundaries": [30, 200], "values": [LR, LR * 0.5, LR * 0.5 * 0.1]}
+    yield {"name": "piecewise_constant", **values}, "optax", exact, rates
+    for kind in ("linear", "cosine"):
+        rates = o("piecewise_interpolate_schedule", RATES, interpolate_type=kind, init_value=LR,
+                  boundaries_and_scales=scales)  # fmt: skip
+        points = [[0, 1.0], [30, 0.5], [200, 0.05]]
+        yield {"name": "table", "points": points, "interpolate": kind, "relative": True}, "optax", exact, rates
+    for form in ("linear", "cosine", "1-sqrt"):
+        given = {"num_warmup_steps": 20, "num_stable_steps": 50, "num_decay_steps": 70, "min_lr_ratio": 0.1}
+        rates = references.transformers_rates("get_wsd_schedule", LR, RATES, warmup_type=form, decay_type=form, **given)
+        yield {"name": "wsd", "warmup_type": form, "decay_type": form, **given}, "transformers", exact, rates
+    for timescale in (None, 300):
+        given = {"num_warmup_steps": 20, "timescale": timescale}
+        rates = references.transformers_rates("get_inverse_sqrt_schedule", LR, RATES, **given)
+        yield {"name": "inverse_sqrt", **given}, "transformers", exact, rates
+    paper = [512**-0.5 * min((i + 1) ** -0.5, (i + 1) * 40**-1.5) for i in range(RATES)]
+    yield {"name": "noam", "d_model": 512, "warmup_steps": 40}, "paper", exact, paper
+    for strategy in ("cos", "linear"):
+        rates = references.swa_rates(LR, RATES, swa_lr=0.05, anneal_epochs=20, anneal_strategy=strategy)
+        yield {"name": "SWALR", "swa_lr": 0.05, "anneal_epochs": 20, "anneal_strategy": strategy}, "torch", exact, rates
+    line = {"init_value": 0.01, "end_value": LR, "transition_steps": 20}
+    rates = references.joined_rates(
+        RATES, [("linear_schedule", line), ("cosine_decay_schedule", {"init_value": LR, "decay_steps": 90})], [20]
+    )
+    then = {"name": "cosine", "decay_steps": 90}
+    yield {"name": "warmup", "warmup_steps": 20, "start": 0.01, "then": then}, "optax", exact, rates
+    parts: list[dict[str, Any]] = [
+        {"name": "LinearLR", "start_factor": 0.1, "total_iters": 20},
+        {"name": "ExponentialLR", "gamma": 0.97},
+        {"name": "CosineAnnealingLR", "T_max": 50},
+    ]
+    milestones = [20, 150]
+    rates = references.composed_torch_rates("SequentialLR", LR, RATES, parts, milestones=milestones)
+    yield {"name": "SequentialLR", "schedulers": parts, "milestones": milestones}, "torch", exact, rates
+    rates = references.composed_torch_rates("ChainedScheduler", LR, RATES, parts[:2])
+    yield {"name": "ChainedScheduler", "schedulers": parts[:2]}, "torch", exact, rates
 
 
 def schedule_difference(schedule: dict[str, Any], rates: list[Any]) -> float:
@@ -268,7 +327,7 @@ def main() -> None:
     options = parser.parse_args()
     optimizers, schedules = list(optimizer_rows(options.draws)), list(schedule_rows())
     wrong = preset_differences()
-    names = ("torch", "keras", "jax", "optax", "numpy")
+    names = ("torch", "keras", "jax", "optax", "transformers", "numpy")
     page = PAGE.format(
         versions=", ".join(f"{name} {importlib.metadata.version(name)}" for name in names),
         draws=options.draws,

@@ -155,6 +155,10 @@ def torch_rates(name: str, lr: float, count: int, momentum: bool = False, **give
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr, momentum=0.9)
     scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **given)
+    return _torch_walk(optimizer, scheduler, count, momentum)
+
+
+def _torch_walk(optimizer: Any, scheduler: Any, count: int, momentum: bool = False) -> list[Any]:
     rates: list[Any] = []
     for k in range(count):
         group = optimizer.param_groups[0]
@@ -165,6 +169,46 @@ def torch_rates(name: str, lr: float, count: int, momentum: bool = False, **give
                 warnings.simplefilter("ignore")  # some schedulers call each other in their old way
                 scheduler.step()
     return rates
+
+
+def composed_torch_rates(name: str, lr: float, count: int, parts: Sequence[Fields], **given: Any) -> list[float]:
+    """The rates under torch's SequentialLR or ChainedScheduler of the parts, which are in its words."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
+    module = torch.optim.lr_scheduler
+    schedulers = [
+        getattr(module, part["name"])(optimizer, **{word: x for word, x in part.items() if word != "name"})
+        for part in parts
+    ]
+    whole = getattr(module, name)
+    composed = whole(optimizer, schedulers, **given) if name == "SequentialLR" else whole(schedulers, **given)
+    return _torch_walk(optimizer, composed, count)
+
+
+def swa_rates(lr: float, count: int, **given: Any) -> list[float]:
+    """The rates of the first `count` updates under torch's SWALR."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
+    return _torch_walk(optimizer, torch.optim.swa_utils.SWALR(optimizer, **given), count)
+
+
+def transformers_rates(name: str, lr: float, count: int, **given: Any) -> list[float]:
+    """The rates of the first `count` updates under a scheduler of transformers."""
+    import torch
+    import transformers
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=lr)
+    return _torch_walk(optimizer, getattr(transformers, name)(optimizer, **given), count)
+
+
+def joined_rates(count: int, parts: Sequence[tuple[str, Fields]], boundaries: Sequence[int]) -> list[float]:
+    """The rates of optax' schedules, joined, in float64."""
+    import optax
+
+    schedules = [getattr(optax, name)(**given) for name, given in parts]
+    return optax_rates("join_schedules", count, schedules=schedules, boundaries=list(boundaries))
 
 
 def keras_rates(name: str, count: int, **given: Any) -> list[float]:

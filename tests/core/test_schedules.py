@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gradserve import specs
-from gradserve_service.core.schedules import resolve
+from gradserve_service.core.schedules import counted, resolve
 
 
 def lr_at(schedule: object, k: int, lr: float = 0.1) -> float:
@@ -127,7 +127,37 @@ BOUNDARIES: list[tuple[Any, dict[int, float]]] = [
     (specs.Cosine(total_steps=10, exponent=2.0), {0: 0.1, 5: 0.025, 10: 0.0}),
     (specs.Cosine(total_steps=10, end=0.02, after="bounce"), {10: 0.02, 15: 0.06, 20: 0.1, 25: 0.06, 30: 0.02}),
     (specs.ClientOwned(), {0: 0.1, 10**9: 0.1}),
-]
+    (specs.MultiStep(milestones=(9, 5, 9), gamma=0.5), {4: 0.1, 5: 0.05, 8: 0.05, 9: 0.0125, 10**9: 0.0125}),
+    (specs.MultiStep(milestones=()), {0: 0.1, 10**9: 0.1}),
+    (specs.ConstantFactor(factor=0.5, total_steps=3), {0: 0.05, 2: 0.05, 3: 0.1, 10**9: 0.1}),
+    (specs.CosineRestarts(first_steps=4, end=0.02), {0: 0.1, 2: 0.06, 4: 0.1, 6: 0.06, 4 * 10**9: 0.1}),
+    (specs.CosineRestarts(first_steps=4, t_mul=2.0), {0: 0.1, 4: 0.1, 8: 0.05, 12: 0.1, 20: 0.05, 28: 0.1}),
+    (specs.CosineRestarts(first_steps=4, m_mul=0.5, end_factor=0.2), {0: 0.1, 4: 0.06, 8: 0.04}),
+    (specs.Wsd(warmup_steps=2, stable_steps=2, decay_steps=4, decay="linear"),
+     {0: 0.0, 1: 0.05, 2: 0.1, 4: 0.1, 5: 0.075, 7: 0.025, 8: 0.0, 10**9: 0.0}),
+    (specs.Wsd(warmup_steps=4, stable_steps=0, decay_steps=4, warmup="1-sqrt", decay="1-sqrt", min_ratio=0.5),
+     {0: 0.05, 3: 0.075, 4: 0.1, 5: 0.075, 8: 0.05, 10**9: 0.05}),
+    (specs.Wsd(warmup_steps=0, stable_steps=0, decay_steps=0), {0: 0.0}),
+    (specs.InverseSqrt(warmup_steps=4), {0: 0.0, 2: 0.05, 4: 0.1, 16: 0.05, 64: 0.025}),
+    (specs.InverseSqrt(warmup_steps=4, timescale=9), {4: 0.1, 4 + 27: 0.05}),
+    (specs.InverseSqrt(warmup_steps=0), {0: 0.1, 30_000: 0.05}),
+    (specs.Noam(d_model=4, warmup_steps=4), {0: 0.0625, 3: 0.25, 15: 0.125}),
+    (specs.Noam(d_model=4, warmup_steps=4, factor="lr"), {3: 0.025}),
+    (specs.Table(points=((2, 3.0), (5, 1.0))), {0: 3, 2: 3, 4: 3, 5: 1, 10**9: 1}),
+    (specs.Table(points=((2, 3.0), (6, 1.0)), interpolate="linear"), {0: 3, 2: 3, 3: 2.5, 4: 2, 6: 1, 7: 1}),
+    (specs.Table(points=((0, 1.0), (2, 0.0)), interpolate="cosine", relative=True), {0: 0.1, 1: 0.05, 2: 0.0, 3: 0.0}),
+    (specs.Swa(swa_lr=0.02, swa_start=3, anneal_steps=4), {0: 0.1, 3: 0.1, 5: 0.06, 7: 0.02, 10**9: 0.02}),
+    (specs.Swa(swa_lr=0.02, anneal_steps=0), {0: 0.02}),
+    (specs.Swa(swa_lr=0.02, anneal_steps=4, anneal_strategy="linear"), {0: 0.1, 1: 0.08, 4: 0.02}),
+    (specs.Warmup(warmup_steps=4, start=0.02, then=specs.Step(step_size=2)),
+     {0: 0.02, 2: 0.06, 4: 0.1, 5: 0.1, 6: 0.01}),
+    (specs.Warmup(warmup_steps=4, peak=0.4, warmup_offset=1), {0: 0.1, 3: 0.4, 4: 0.1}),
+    (specs.Warmup(warmup_steps=0), {0: 0.1}),
+    (specs.Sequential(parts=(specs.Step(step_size=2), specs.Cosine(total_steps=2), specs.Constant()),
+                      milestones=(3, 5)), {1: 0.1, 2: 0.01, 3: 0.1, 4: 0.05, 5: 0.1, 10**9: 0.1}),
+    (specs.Chained(parts=(specs.Step(step_size=2), specs.Linear(start_factor=0.0, total_steps=4))),
+     {0: 0.0, 1: 0.025, 2: 0.005, 4: 0.001}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("schedule", "expected"), BOUNDARIES, ids=[schedule.name for schedule, _ in BOUNDARIES])
@@ -185,6 +215,18 @@ def test_one_cycle_at_its_corners(schedule: Any, corners: dict[int, tuple[float,
         specs.Polynomial(total_steps=1, power=1e308, cycle=True, end=1e308),
         specs.Cosine(total_steps=2**53 - 1, end_factor=1e308, exponent=1e308),
         specs.OneCycle(total_steps=3, div_factor=1e-308, final_div_factor=1e-308),
+        specs.MultiStep(milestones=(0, 1, 2), gamma=0.0),
+        specs.ConstantFactor(factor=1e308),
+        specs.CosineRestarts(first_steps=1, t_mul=1.01, m_mul=1e308, end_factor=1e308),
+        specs.CosineRestarts(first_steps=1, m_mul=2.0, end=1e308),
+        specs.Cyclic(max_lr=1e308, step_size_up=1, mode="triangular2", cycle_momentum=False),
+        specs.Wsd(warmup_steps=1, stable_steps=0, decay_steps=1, min_ratio=1e308),
+        specs.InverseSqrt(warmup_steps=0, timescale=2**53 - 1),
+        specs.Noam(d_model=1, factor=1e308),
+        specs.Table(points=((0, 1e308), (2**53 - 1, 0.0)), interpolate="linear", relative=True),
+        specs.Swa(swa_lr=1e308, anneal_steps=3),
+        specs.Warmup(warmup_steps=2, start=1e308, peak=0.0),
+        specs.Chained(parts=(specs.ConstantFactor(factor=1e308), specs.Linear(start_factor=1e308))),
     ],
     ids=lambda schedule: schedule.name,
 )
@@ -195,3 +237,45 @@ def test_no_schedule_raises_or_leaves_the_numbers_of_json(schedule: Any, lr: flo
         rate, _ = resolve(schedule, lr, k)
         assert math.isfinite(rate), k
         assert rate >= 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "heights"),
+    [("triangular", (0, 0.5, 1, 0.75, 1)), ("triangular2", (0, 0.5, 1, 0.75, 0.5)),
+     ("exp_range", (0, 0.5 * 0.5, 0.5**2, 0.75 * 0.5**3, 0.5**8))],
+)  # fmt: skip
+def test_a_cycle_rises_to_its_peak_and_falls_as_its_mode_says(mode: Any, heights: tuple[float, ...]) -> None:
+    """Two updates up, four down; the momentum is the mirror image."""
+    triangle = specs.Cyclic(base_lr=1.0, max_lr=3.0, step_size_up=2, step_size_down=4, mode=mode, gamma=0.5)
+    for k, height in zip((0, 1, 2, 3, 8), heights, strict=True):
+        assert resolve(triangle, 0.1, k) == pytest.approx((1 + 2 * height, 0.9 - 0.1 * height))
+    still = triangle.model_copy(update={"base_lr": None, "cycle_momentum": False})
+    assert resolve(still, 0.1, 6) == (pytest.approx(0.1), None)
+
+
+def test_a_schedule_of_schedules_hands_the_momentum_on() -> None:
+    """That of the part whose turn it is; while the warmup lasts, the one that what follows begins with."""
+    cycle = specs.OneCycle(total_steps=10, max_lr=1.0)
+    assert resolve(specs.Warmup(warmup_steps=3, then=cycle), 0.1, 2)[1] == 0.95
+    assert resolve(specs.Warmup(warmup_steps=3, then=cycle), 0.1, 5) == resolve(cycle, 0.1, 2)
+    assert resolve(specs.Sequential(parts=(specs.Constant(), cycle), milestones=(4,)), 0.1, 3) == (0.1, None)
+    assert resolve(specs.Chained(parts=(cycle, specs.Constant())), 0.1, 2)[1] == resolve(cycle, 1.0, 2)[1]
+
+
+def test_epochs_and_samples_are_counted_in_whole_ones() -> None:
+    """The schedule of a run that has seen 25 samples in 7 updates."""
+
+    def seen(samples: float = 25.0, **fields: Any) -> int:
+        size = fields.pop("dataset_size", None)
+        schedule = {"name": "step", "step_size": 1, **fields}
+        return counted(specs.RunSpec.model_validate(
+            {"optimizer": "sgd", "schedule": schedule, "dataset_size": size}
+        ), 7, samples)  # fmt: skip
+
+    assert counted(specs.RunSpec.model_validate({"optimizer": "sgd"}), 7, 25.0) == 7
+    assert seen() == 7
+    assert seen(per="sample") == 25
+    assert seen(per="epoch", steps_per_epoch=3) == 2
+    assert seen(per="epoch", dataset_size=10) == 2
+    assert seen(per="epoch", dataset_size=10, steps_per_epoch=7) == 1
+    assert seen(per="sample", samples=math.inf) == 2**53

@@ -6,7 +6,18 @@ canonical form. The front door: nothing else of this package is imported from ou
 
 from .base import Family, ReportName, Spec
 from .cosines import Cosine, OneCycle, WarmupCosine
-from .decays import Exponential, InverseTime, Linear, PiecewiseConstant, Polynomial, Power, Step
+from .cycles import CosineRestarts, Cyclic
+from .decays import (
+    ConstantFactor,
+    Exponential,
+    InverseTime,
+    Linear,
+    MultiStep,
+    PiecewiseConstant,
+    Polynomial,
+    Power,
+    Step,
+)
 from .descent import Sgd
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .messages import validation_refusal
@@ -28,16 +39,18 @@ from .policies import (
     Value,
 )
 from .push import CURSOR_BYTES_MAX, PushFields, Rate
+from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
 from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
 from .scaled import Adagrad, RmsProp
-from .schedules import SCHEDULES, ClientOwned, Constant, ScheduleSpec
+from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
 
 __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
     "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "AggregationSpec", "Async", "Branch",
-    "ClientOwned", "ClipSpec", "Constant", "Cosine", "Exponential", "Family", "GlobalNorm", "Inverse", "InverseTime",
-    "Linear", "Nadam", "NoStaleness", "OneCycle", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
-    "PiecewiseConstant", "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp",
-    "RunChanges", "RunSpec", "ScheduleSpec", "Sgd", "Spec", "StalenessSpec", "Step", "Value", "WarmupCosine",
-    "groups_of", "idle_patterns", "validation_refusal",
+    "Chained", "ClientOwned", "ClipSpec", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
+    "Exponential", "Family", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Linear", "MultiStep", "Nadam",
+    "NoStaleness", "Noam", "OneCycle", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant",
+    "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges", "RunSpec",
+    "ScheduleSpec", "Sequential", "Sgd", "Spec", "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup",
+    "WarmupCosine", "Wsd", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

@@ -51,7 +51,9 @@ class Spec(BaseModel):
 
     def __init__(self, *positional: Any, **fields: Any) -> None:
         if positional:
-            first = next(name for name in type(self).model_fields if name not in ("name", "mode"))
+            first = next(
+                name for name in type(self).model_fields if name not in ("name", "mode", "per", "steps_per_epoch")
+            )
             raise TypeError(f"{type(self).__name__} takes its fields by name: {type(self).__name__}({first}=…)")
         super().__init__(**fields)
 

@@ -90,6 +90,34 @@ class Step(ScheduleFields):
     gamma: Annotated[Real, Field(ge=0, le=1, description="Factor between one rate and the next.")] = 0.1
 
 
+class MultiStep(ScheduleFields):
+    """lr gamma^(number of milestones <= k). A milestone that is there twice counts twice."""
+
+    summary: ClassVar[str] = "A factor gamma at each milestone."
+    formula: ClassVar[str] = "lr gamma^(number of milestones <= k)"
+    source: ClassVar[str] = "torch.optim.lr_scheduler.MultiStepLR; optax.piecewise_constant_schedule."
+    use_when: ClassVar[str] = "Convolutional networks with a known recipe: a tenth after 30, 60 and 80 epochs."
+    field_aliases: ClassVar[Mapping[str, str]] = {"decayrate": "gamma", "boundaries": "milestones"}
+
+    name: Literal["multistep"] = "multistep"
+    milestones: Annotated[tuple[Count, ...], Field(max_length=BOUNDARIES_MAX, description="Values of k, in any order.")]
+    gamma: Annotated[Real, Field(ge=0, le=1, description="Factor at each milestone.")] = 0.1
+
+
+class ConstantFactor(ScheduleFields):
+    """lr times a factor at first, then lr."""
+
+    summary: ClassVar[str] = "A share of the rate for the first updates, then all of it."
+    formula: ClassVar[str] = "k < N: lr factor; else lr, N = total_steps"
+    source: ClassVar[str] = "torch.optim.lr_scheduler.ConstantLR."
+    use_when: ClassVar[str] = "The plainest warmup."
+    field_aliases: ClassVar[Mapping[str, str]] = {"totaliters": "total_steps"}
+
+    name: Literal["constant_factor"] = "constant_factor"
+    factor: Annotated[NotNegative, Field(description="Factor of lr at first.")] = 1 / 3
+    total_steps: Annotated[Steps, Field(description="N: updates with the factor.")] = 5
+
+
 class PiecewiseConstant(ScheduleFields):
     """One rate between two boundaries. The values are rates of their own: the optimizer's lr is not used."""
 

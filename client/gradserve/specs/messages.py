@@ -18,6 +18,8 @@ ERRORS_MAX: Final = 16  # more would only hide the first
 _UNIONS: Final = {
     "optimizer": OPTIMIZERS.built,
     "schedule": SCHEDULES.built,
+    "parts": SCHEDULES.built,
+    "then": SCHEDULES.built,
     "clip": CLIPS.built,
     "aggregation": AGGREGATIONS.built,
     "staleness": STALENESS.built,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
@@ -17,6 +17,10 @@ from .schedules import ScheduleSpec
 
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of runs, workers and checkpoints
 CLIPS_MAX = 8  # each is a pass over the gradient
+
+EPOCHS_UNKNOWN = (
+    "schedule: expected to know how long an epoch is: send steps_per_epoch with the schedule, or the run's dataset_size"
+)
 
 _NOT_BUILT = ("average", "accumulate", "matrix_layout")
 _REPLACED = ("schedule", "clip", "aggregation", "staleness", "groups")
@@ -109,6 +113,12 @@ class RunSpec(Spec):
         except ValueError as error:  # pydantic's ValidationError is one
             raise validation_refusal(error) from None
 
+    @model_validator(mode="after")
+    def _epochs_can_be_told(self) -> Self:
+        if self.schedule is not None and self.schedule.needs_dataset_size and self.dataset_size is None:
+            raise ValueError(EPOCHS_UNKNOWN)
+        return self
+
     def canonical(self) -> dict[str, Any]:
         """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
         dumped = self.model_dump(mode="json", exclude={"weights"} if self.branch else {"weights", "branch"})
@@ -165,6 +175,8 @@ class RunChanges(Spec):
     def apply(self, spec: RunSpec) -> RunSpec:
         """The spec after these changes (`state` is not part of it). Raises `Refused` (validation-error)."""
         given = self.model_fields_set
+        if self.schedule is not None and self.schedule.needs_dataset_size and spec.dataset_size is None:
+            raise validation_refusal(ValueError(EPOCHS_UNKNOWN))
         update: dict[str, Any] = {name: getattr(self, name) for name in _REPLACED if name in given}
         if self.optimizer:
             update["optimizer"] = _merged(spec.optimizer, self.optimizer)

@@ -18,6 +18,7 @@ from gradserve.wire import Layout
 
 from .plateau import FRESH, PlateauState
 from .repeats import Repeats, repeats_from_json, repeats_json
+from .schedules import counted
 
 ETAGS_KEPT = 1_024  # a gradient older than this many versions is stale under every policy
 WORKERS_KEPT = 10_000  # rows; beyond it departed workers are forgotten, oldest first
@@ -119,6 +120,11 @@ class Control:
         """How often the data was gone through; None when nobody said how much there is."""
         size = self.spec.dataset_size
         return None if size is None else self.samples_seen / size
+
+    @property
+    def scheduled(self) -> int:
+        """k of the schedule, for the next update."""
+        return counted(self.spec, self.step, self.samples_seen)
 
     @property
     def etag(self) -> str | None:

@@ -352,7 +352,7 @@ def _update_of(control: Control, push: Push) -> dict[str, Any]:
     base_rate = own.pop(DEFAULT_GROUP, None)
     if base_rate is None:
         base_rate = control.spec.optimizer.lr
-    lr, momentum = schedules.resolve(control.spec.schedule, base_rate, control.step, control.plateau)
+    lr, momentum = schedules.resolve(control.spec.schedule, base_rate, control.scheduled, control.plateau)
     update = {"lr": lr, "momentum": momentum}
     return {**update, "group_lr": own} if own else update
 

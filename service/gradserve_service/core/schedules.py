@@ -11,29 +11,52 @@ No spec makes them raise, at no k: the decider could neither answer nor go on.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gradserve.specs import (
+    Chained,
+    ConstantFactor,
     Cosine,
     Exponential,
     InverseTime,
     Linear,
+    MultiStep,
     PiecewiseConstant,
     Polynomial,
     Power,
+    RunSpec,
     ScheduleSpec,
+    Sequential,
     Step,
+    Warmup,
     WarmupCosine,
 )
 
 from . import plateau as plateaus
+from . import ramps
+from .cycles import cosine_restarts, cyclic
 from .one_cycle import one_cycle
 from .plateau import FRESH, PlateauState
+from .powers import RATE_MAX, cosine_down, power_of
 
-__all__ = ["resolve"]
+__all__ = ["counted", "resolve"]
 
-RATE_MAX: Final = math.nextafter(math.inf, 0.0)  # an entry holds no infinity
+COUNT_MAX: Final = 2.0**53
+
+
+def counted(spec: RunSpec, updates: int, samples: float) -> int:
+    """k of the schedule of a run that has seen so much: updates, whole epochs, or samples."""
+    schedule = spec.schedule
+    if schedule is None or schedule.per == "update":
+        return updates
+    samples = min(samples, COUNT_MAX)
+    if schedule.per == "sample":
+        return int(samples)
+    if schedule.steps_per_epoch is not None:
+        return updates // schedule.steps_per_epoch
+    return 0 if spec.dataset_size is None else int(samples // spec.dataset_size)
 
 
 def resolve(
@@ -43,17 +66,60 @@ def resolve(
 
     `lr` is the optimizer's base rate. A momentum that is not None replaces `momentum` or `beta1` for that update, and
     is passed over by a rule that has neither. The schedule `client` has no rate of its own: `lr` stands for it here.
-    `plateau` is what the reports so far mean to `reduce_on_plateau`; no other schedule looks at it.
+    `plateau` is what the reports so far mean to `reduce_on_plateau`; no other schedule looks at it. For a schedule that
+    counts epochs or samples `k` is their number: see `counted`.
     """
-    if schedule is None or schedule.name in ("constant", "client"):
+    if schedule is None:
         return lr, None
     if schedule.name == "reduce_on_plateau":
         return plateaus.rate(schedule, plateau, lr), None
-    if schedule.name == "one_cycle":
-        rate, momentum = one_cycle(schedule, lr, k)
-    else:
-        rate, momentum = _RATES[schedule.name](schedule, lr, k), None
-    return rate if math.isfinite(rate) else RATE_MAX, momentum
+    rate, momentum = _resolved(schedule, lr, k)
+    return max(rate, 0.0) if math.isfinite(rate) else RATE_MAX, momentum
+
+
+def _resolved(schedule: Any, lr: float, k: int) -> tuple[float, float | None]:
+    if schedule.name in ("constant", "client"):
+        return lr, None
+    if (both := _RATES_AND_MOMENTA.get(schedule.name)) is not None:
+        return both(schedule, lr, k)
+    return _RATES[schedule.name](schedule, lr, k), None
+
+
+def warmup(schedule: Warmup, lr: float, k: int) -> tuple[float, float | None]:
+    """start + (peak - start) (k + warmup_offset) / W for k < W = warmup_steps, then `then` from its own beginning.
+
+    Without a peak the line ends at the rate that `then` begins with. With `warmup_offset` 0 the first update has the
+    rate `start`; with 1 the line is one step ahead and reaches the peak at k = W - 1.
+
+    Source: Goyal et al. 2017 (arXiv:1706.02677); optax.join_schedules of a line and another schedule.
+    """
+    steps = schedule.warmup_steps
+    if k >= steps:
+        return _resolved(schedule.then, lr, k - steps)
+    first, momentum = _resolved(schedule.then, lr, 0)
+    peak = first if schedule.peak is None else schedule.peak
+    return schedule.start + (peak - schedule.start) * ((k + schedule.warmup_offset) / steps), momentum
+
+
+def sequential(schedule: Sequential, lr: float, k: int) -> tuple[float, float | None]:
+    """parts[i](k - milestones[i - 1]), i the number of milestones that are behind: at a milestone the next begins.
+
+    Source: torch.optim.lr_scheduler.SequentialLR, optax.join_schedules.
+    """
+    i = bisect_right(schedule.milestones, k)
+    return _resolved(schedule.parts[i], lr, k - schedule.milestones[i - 1] if i else k)
+
+
+def chained(schedule: Chained, lr: float, k: int) -> tuple[float, float | None]:
+    """lr times the product of the parts, each computed with lr = 1; the momentum of the last part that has one.
+
+    Source: torch.optim.lr_scheduler.ChainedScheduler.
+    """
+    rate, momentum = lr, None
+    for part in schedule.parts:
+        factor, own = _resolved(part, 1.0, k)
+        rate, momentum = rate * factor, momentum if own is None else own
+    return rate, momentum
 
 
 def warmup_cosine(schedule: WarmupCosine, lr: float, k: int) -> float:
@@ -103,7 +169,7 @@ def exponential(schedule: Exponential, lr: float, k: int) -> float:
     Source: optax.exponential_decay, whose first update past `begin` is the first that falls.
     """
     j = k - schedule.begin
-    rate = lr if j <= 0 else lr * _power(schedule.decay_rate, _stairs(j / schedule.decay_steps, schedule.staircase))
+    rate = lr if j <= 0 else lr * power_of(schedule.decay_rate, _stairs(j / schedule.decay_steps, schedule.staircase))
     if schedule.end is None:
         return rate
     return max(rate, schedule.end) if schedule.decay_rate < 1.0 else min(rate, schedule.end)
@@ -114,7 +180,23 @@ def step(schedule: Step, lr: float, k: int) -> float:
 
     Source: torch.optim.lr_scheduler.StepLR.
     """
-    return lr * _power(schedule.gamma, k // schedule.step_size)
+    return lr * power_of(schedule.gamma, k // schedule.step_size)
+
+
+def multistep(schedule: MultiStep, lr: float, k: int) -> float:
+    """lr gamma^n, n the number of milestones at or before k; one that is there twice counts twice.
+
+    Source: torch.optim.lr_scheduler.MultiStepLR.
+    """
+    return lr * power_of(schedule.gamma, sum(milestone <= k for milestone in schedule.milestones))
+
+
+def constant_factor(schedule: ConstantFactor, lr: float, k: int) -> float:
+    """lr factor for k < N = total_steps, then lr.
+
+    Source: torch.optim.lr_scheduler.ConstantLR.
+    """
+    return lr * schedule.factor if k < schedule.total_steps else lr
 
 
 def piecewise_constant(schedule: PiecewiseConstant, lr: float, k: int) -> float:
@@ -138,7 +220,7 @@ def polynomial(schedule: Polynomial, lr: float, k: int) -> float:
     if schedule.cycle:
         total *= max(1, -(-j // total))
     left = 1.0 - min(j, total) / total
-    return schedule.end + (lr - schedule.end) * _power(left, schedule.power)
+    return schedule.end + (lr - schedule.end) * power_of(left, schedule.power)
 
 
 def linear(schedule: Linear, lr: float, k: int) -> float:
@@ -161,20 +243,12 @@ def cosine(schedule: Cosine, lr: float, k: int) -> float:
     j = k % (2 * total) if schedule.after == "bounce" else min(k, total)
     if j == total:
         return end  # (1 + cos π) / 2 is 0 but for rounding
-    return end + (lr - end) * _power(0.5 * (1.0 + math.cos(math.pi * j / total)), schedule.exponent)
+    return end + (lr - end) * power_of(cosine_down(j / total), schedule.exponent)
 
 
 def _stairs(x: float, staircase: bool) -> float:
     x = min(x, RATE_MAX)
     return float(math.floor(x)) if staircase else x
-
-
-def _power(base: float, exponent: float) -> float:
-    """base^exponent for base ≥ 0; the largest number instead of an exception."""
-    try:
-        return math.pow(base, exponent)
-    except OverflowError:
-        return RATE_MAX
 
 
 _RATES: Final[Mapping[str, Callable[[Any, float, int], float]]] = {
@@ -183,8 +257,23 @@ _RATES: Final[Mapping[str, Callable[[Any, float, int], float]]] = {
     "inverse_time": inverse_time,
     "exponential": exponential,
     "step": step,
+    "multistep": multistep,
+    "constant_factor": constant_factor,
     "piecewise_constant": piecewise_constant,
     "polynomial": polynomial,
     "linear": linear,
     "cosine": cosine,
+    "cosine_restarts": cosine_restarts,
+    "wsd": ramps.wsd,
+    "inverse_sqrt": ramps.inverse_sqrt,
+    "noam": ramps.noam,
+    "table": ramps.table,
+    "swa": ramps.swa,
+}
+_RATES_AND_MOMENTA: Final[Mapping[str, Callable[[Any, float, int], tuple[float, float | None]]]] = {
+    "one_cycle": one_cycle,
+    "cyclic": cyclic,
+    "warmup": warmup,
+    "sequential": sequential,
+    "chained": chained,
 }

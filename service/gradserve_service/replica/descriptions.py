@@ -19,7 +19,7 @@ from .recovery import State
 def run_json(run: CatalogueRecord, state: State, durability: Durability) -> dict[str, Any]:
     """A run, as GET answers it. `lr` is the one that the next update would get, before its staleness weight."""
     control = state.control
-    lr, _ = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.step, control.plateau)
+    lr, _ = schedules.resolve(control.spec.schedule, control.spec.optimizer.lr, control.scheduled, control.plateau)
     return {
         "name": run.name,
         "uid": run.uid,

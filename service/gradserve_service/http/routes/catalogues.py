@@ -90,16 +90,21 @@ async def preview_schedule(request: Request) -> Response:
     name = "constant" if asked.schedule is None else asked.schedule.name
     if name in FOLLOWS_OTHERS:
         raise refuse("validation-error", f"schedule: {name!r} cannot be told in advance, {FOLLOWS_OTHERS[name]}")
+    if asked.schedule is not None and (asked.schedule.needs_dataset_size or asked.schedule.per == "sample"):
+        raise refuse(
+            "validation-error",
+            "schedule: expected per 'update', or per 'epoch' with steps_per_epoch: samples cannot be told in advance",
+        )
     numbers = await rates_text(asked.schedule, asked.lr, asked.steps)
     return Response(b'{"lr":[%s]}' % numbers, media_type=JSON)
 
 
 async def rates_text(schedule: ScheduleSpec | None, lr: float, steps: int) -> bytes:
     """The rates as JSON numbers with commas. Others get their turn between pieces."""
-    pieces = []
+    pieces, each = [], 1 if schedule is None else schedule.steps_per_epoch or 1
     for start in range(0, steps, RATES_A_TURN):
         turn = range(start, min(start + RATES_A_TURN, steps))
-        pieces.append(encode_json([schedules.resolve(schedule, lr, k)[0] for k in turn])[1:-1])
+        pieces.append(encode_json([schedules.resolve(schedule, lr, k // each)[0] for k in turn])[1:-1])
         await asyncio.sleep(0)
     return b",".join(pieces)
 
