@@ -182,5 +182,5 @@ class Store(Protocol):
         ...
 
     async def drop_checkpoint(self, uid: str, name: str) -> bool:
-        """Remove a checkpoint together with its object; False when there is none."""
+        """Remove a checkpoint together with its object; False when there is none. Raises `RunAbsent`."""
         ...

@@ -313,7 +313,9 @@ class RedisStore:
     async def drop_checkpoint(self, uid: str, name: str) -> bool:
         """See `Store.drop_checkpoint`."""
         key = checkpoints_key(uid)
-        text = await self._link.call("HGET", key, name)
+        state = ("HMGET", run_key(uid), "position", "head", "deleted")
+        head, text = await self._link.calls(state, ("HGET", key, name))
+        self._head(uid, head)
         if text is None:
             return False
         chunks = chunk_keys(uid, checkpoint_record(name, text).object)
