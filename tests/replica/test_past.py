@@ -13,6 +13,7 @@ import pytest
 from gradserve.specs import PushFields, RunSpec
 from gradserve_service.replica import events as told
 from gradserve_service.replica.events import Event
+from gradserve_service.store.protocols import StoreUnavailable
 from replica.runs import a_run, gradient, push, server
 
 CLIPPED = RunSpec.model_validate(
@@ -140,3 +141,17 @@ def huge(frame: Any) -> Any:
     from replica.runs import tensor
 
     return tensor(frame.vector().astype(np.float64) * 1e6)
+
+
+async def test_events_end_where_the_store_does_not_answer(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer has begun, so its end says it: whoever comes again goes on there."""
+
+    async def silent(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("cut off")
+
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+        async with aclosing(await run.past.events(0)) as events:
+            monkeypatch.setattr(replicas.store, "read", silent)
+            assert [event async for event in events] == []

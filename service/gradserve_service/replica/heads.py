@@ -25,6 +25,7 @@ class HeadReads:
         """The head at some moment after this call began."""
         if self._next is None:
             self._next = asyncio.create_task(self._read_behind(self._current))
+            self._next.add_done_callback(_seen)
         return await asyncio.shield(self._next)
 
     async def _read_behind(self, current: asyncio.Task[Head] | None) -> Head:
@@ -32,3 +33,9 @@ class HeadReads:
             await asyncio.wait([current])
         self._current, self._next = self._next, None
         return await self._store.head(self._uid)
+
+
+def _seen(read: asyncio.Task[Head]) -> None:
+    """That it failed is nobody's concern once all who asked have hung up."""
+    if not read.cancelled():
+        read.exception()

@@ -113,7 +113,8 @@ class Past:
     async def events(self, after: int | None) -> AsyncGenerator[Event | None]:
         """The events of every entry behind a position (None: from now on), as they come; None is a heartbeat.
 
-        Ends when the run goes, or when the store lost what was told: who comes again sees the history as it is then.
+        Ends when the run goes, when the store does not answer or has lost what was told: who comes again sees the
+        history as it is then.
         """
         head = await self._fresh()
         return self._events(head.position if after is None else min(after, head.position))
@@ -141,6 +142,8 @@ class Past:
                     yield event
                 if not events and not await feed.arrival(number, HEARTBEAT_SECONDS):
                     yield None
+        except (StoreUnavailable, RunAbsent):
+            pass  # what was told is whole; the answer that has begun cannot say more
         finally:
             feed.close()
             if not feed.readers and self._following is not None:
