@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -62,8 +63,7 @@ class Spec(BaseModel):
     @classmethod
     def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """The same values under the fields' own names. Raises `ValueError` for unknown or doubled fields."""
-        spellings = {folded(name): name for name in cls.model_fields}
-        spellings.update(cls.field_aliases)
+        spellings = _spellings(cls)
         canonical: dict[str, Any] = {}
         for spelling, value in given.items():
             name = spellings.get(folded(spelling)) if isinstance(spelling, str) else None
@@ -103,6 +103,12 @@ class Spec(BaseModel):
             "source": cls.source,
             "use_when": cls.use_when,
         }
+
+
+@cache
+def _spellings(spec: type[Spec]) -> Mapping[str, str]:
+    """Folded spelling → field, aliases included. Asked for with every spec that is read, in a replay too."""
+    return {**{folded(name): name for name in spec.model_fields}, **spec.field_aliases}
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class Control:
             "layout": None if self.layout is None else dict(zip(self.layout.names, self.layout.shapes, strict=True)),
             "base_floor": self.base_floor,
             "etags": list(self.etags.items()),
-            "workers": {name: dataclasses.asdict(row) for name, row in self.workers.items()},
+            "workers": {name: _row_json(row) for name, row in self.workers.items()},
             "repeats": repeats_json(self.repeats),
             "plateau": dataclasses.asdict(self.plateau),
             "journal_bytes": self.journal_bytes,
@@ -191,5 +191,12 @@ class Control:
         )
 
 
+def _row_json(row: WorkerRow) -> dict[str, Any]:
+    """As `dataclasses.asdict`, in a tenth of the time: a snapshot writes every row."""
+    return dict(zip(_ROW_FIELDS, _row_values(row), strict=True))
+
+
 UNKNOWN = WorkerRow()
+_ROW_FIELDS = tuple(each.name for each in dataclasses.fields(WorkerRow))
+_row_values = attrgetter(*_ROW_FIELDS)
 _fields_of = attrgetter(*(each.name for each in dataclasses.fields(Control)))
