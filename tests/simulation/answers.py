@@ -22,10 +22,13 @@ from gradserve_service.core.machine import Push, Register, decide
 from .archive import Node
 from .evidence import Evidence
 from .ledger import Exchange
+from .workers import RUN
 
 PUSH = re.compile(r"/v1/runs/[^/]+/workers/([^/]+)/pushes/(\d+)")
 WORKER = re.compile(r"/v1/runs/[^/]+/workers/([^/?]+)")
+OF_THE_RUN = re.compile(rf"/v1/runs/{RUN}(?:[/?]|$)")
 SLOTS = "/optimizer-state"
+FILE = "/checkpoints/"
 MEASURED = ("gradient_norm", "clip_scale")
 
 
@@ -39,8 +42,8 @@ def etags_are_unique(e: Evidence) -> Iterator[str]:
 def weights_are_replays(e: Evidence) -> Iterator[str]:
     """Weights that anybody was shown are those of a replay of their ETag's history, bit for bit."""
     for exchange, response in answered(e):
-        shows = response.status == 200 and is_tensors(response) and not exchange.request.path.endswith(SLOTS)
-        if not shows:
+        path = exchange.request.path
+        if response.status != 200 or not is_tensors(response) or path.endswith(SLOTS) or FILE in path:
             continue
         weights = Weights.of_response(response)
         nodes = e.by_etag.get(weights.etag, [])
@@ -52,7 +55,7 @@ def weights_are_present(e: Evidence) -> Iterator[str]:
     """Weights, and the word that they are unchanged, are of a head that the chain had since they were asked for."""
     for exchange, response in answered(e):
         etag = response.headers.get("etag")
-        if etag is not None and response.status < 400:
+        if etag is not None and response.status < 400 and FILE not in exchange.request.path:
             yield from _true_once(e, exchange, partial(_etag_is, etag), f"{response.status} {etag}")
 
 
@@ -137,8 +140,12 @@ ANSWER_INVARIANTS = (
 
 
 def answered(e: Evidence) -> Iterator[tuple[Exchange, Response]]:
-    """The attempts whose answers reached their clients."""
-    return ((exchange, exchange.response) for exchange in e.ledger.exchanges if exchange.response is not None)
+    """The attempts about the main run whose answers reached their clients."""
+    return (
+        (exchange, exchange.response)
+        for exchange in e.ledger.exchanges
+        if exchange.response is not None and OF_THE_RUN.match(exchange.request.path)
+    )
 
 
 def is_tensors(response: Response) -> bool:
@@ -249,10 +256,14 @@ def _row_is(worker: str, told: dict[str, Any], control: Control) -> bool:
 
 
 def _true_once(e: Evidence, exchange: Exchange, holds: Callable[[Control], bool], what: str) -> Iterator[str]:
+    return true_once(e, exchange, lambda node: holds(e.state(node)[0]), what)
+
+
+def true_once(e: Evidence, exchange: Exchange, holds: Callable[[Node], bool], what: str) -> Iterator[str]:
     """Nothing if it holds at one of the heads of the exchange's time, else the contradiction."""
     assert exchange.end is not None
     heads: list[Node] = list(e.heads_while(exchange.begin, exchange.end))
-    if not any(holds(e.state(node)[0]) for node in heads):
+    if not any(holds(node) for node in heads):
         request = exchange.request
         yield (
             f"{exchange.client}: {request.method} {request.path} (ticks {exchange.begin}-{exchange.end}, heads "

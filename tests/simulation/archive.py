@@ -22,7 +22,7 @@ from gradserve_service.core.arrays import Arrays
 from gradserve_service.core.control import Control
 from gradserve_service.core.entries import Entry
 from gradserve_service.core.gradient import Gradient
-from gradserve_service.store.records import CatalogueRecord, Record, SnapshotRecord
+from gradserve_service.store.records import CatalogueRecord, CheckpointRecord, Record, SnapshotRecord
 
 
 @dataclass(slots=True, eq=False)
@@ -49,14 +49,27 @@ class Node:
         return reversed(nodes)
 
 
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """What the names of a run's checkpoints stand for, from one moment on."""
+
+    tick: int
+    uid: str
+    names: Mapping[str, CheckpointRecord]
+    lost: bool
+
+
 @dataclass(slots=True)
 class Archive:
-    """The tree, and which node was the head when."""
+    """The tree, and which node was the head when. The first run, with all that have its name, is the main one."""
 
     tick: Callable[[], int]
     nodes: dict[bytes, Node] = field(default_factory=dict)
-    heads: list[tuple[int, Node]] = field(default_factory=list)  # (tick from which on, node), oldest first
+    heads: list[tuple[int, Node]] = field(default_factory=list)  # of the main run: (from which tick on, node)
     images: list[tuple[SnapshotRecord, bytes]] = field(default_factory=list)
+    checkpoints: list[tuple[str, CheckpointRecord, bytes]] = field(default_factory=list)  # uid, record, file
+    bindings: list[Bindings] = field(default_factory=list)  # what names of checkpoints stood for, oldest first
+    names: dict[str, str] = field(default_factory=dict)  # uid → name of the run
     deleted: dict[str, int] = field(default_factory=dict)  # uid → tick
     complaints: list[str] = field(default_factory=list)
 
@@ -64,6 +77,7 @@ class Archive:
 
     def begin(self, record: CatalogueRecord) -> None:
         """A run was created."""
+        self.names[record.uid] = record.name
         control = Control.genesis(record.uid, record.creation, record.genesis)
         root = Node(record.uid, record.genesis, None, 0, {}, b"", b"", self.tick())
         root.state = (control, Arrays(control.spec))
@@ -85,11 +99,12 @@ class Archive:
                     uid, record.hash, parent, record.position, header, record.header, payload, self.tick()
                 )
             previous = record.hash
-            self.heads.append((self.tick(), self.nodes[previous]))  # a batch is many entries in one moment
+            self.head_is(uid, previous)  # a batch is many entries in one moment
 
     def head_is(self, uid: str, digest: bytes) -> None:
         """The run's chain ends here from now on."""
-        self.heads.append((self.tick(), self.nodes[digest]))
+        if self.is_main(uid):
+            self.heads.append((self.tick(), self.nodes[digest]))
 
     def delete(self, uid: str) -> None:
         """The run is gone, with its whole history."""
@@ -98,6 +113,18 @@ class Archive:
     def published(self, snapshot: SnapshotRecord, image: bytes) -> None:
         """A snapshot was published."""
         self.images.append((snapshot, image))
+
+    def kept(self, uid: str, checkpoint: CheckpointRecord, file: bytes) -> None:
+        """A checkpoint was made."""
+        self.checkpoints.append((uid, checkpoint, file))
+
+    def bound(self, uid: str, names: Mapping[str, CheckpointRecord], *, lost: bool = False) -> None:
+        """The run's checkpoints are these from now on. `lost`: because the store went back."""
+        self.bindings.append(Bindings(self.tick(), uid, names, lost))
+
+    def is_main(self, uid: str) -> bool:
+        """Whether it is the run that all work for, in one of its lives, and not a branch of it."""
+        return self.names[uid] == next(iter(self.names.values()))
 
     # What the invariants ask
 

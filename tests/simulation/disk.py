@@ -1,4 +1,4 @@
-"""What the store really holds: catalogue, journals, objects, snapshots, with the meaning of `store/protocols.py`.
+"""What the store really holds, with the meaning of `store/protocols.py`.
 
 Every operation is one instant. The state is a value, so that a tail can be lost: the disk then is what it was some
 writes ago, and whoever read or wrote meanwhile has seen what no longer exists.
@@ -17,6 +17,7 @@ from gradserve_service.store.records import (
     Appended,
     AppendResult,
     CatalogueRecord,
+    CheckpointRecord,
     Head,
     HeadMoved,
     ObjectRef,
@@ -49,6 +50,7 @@ class Run:
     entries: dict[int, Record] = field(default_factory=dict)  # by position, trimmed ones are gone
     objects: dict[str, Kept] = field(default_factory=dict)
     snapshots: tuple[SnapshotRecord, ...] = ()  # newest first, at most two
+    checkpoints: dict[str, CheckpointRecord] = field(default_factory=dict)
     deleted: bool = False
 
 
@@ -72,6 +74,7 @@ class Checks:
     publish_expected: bool = True  # publish: the newest snapshot is still the expected one, and this one is newer
     publish_hash: bool = True  # publish: the hash is the journal's at that position
     trim_to_previous: bool = True  # trim: the journal behind the newest snapshot's predecessor stays
+    checkpoint_is_free: bool = True  # keep_checkpoint: the name stands for nothing yet
 
 
 CHECKS = Checks()
@@ -109,6 +112,7 @@ class Disk:
             runs={**self.contents.runs, record.uid: Run(head, record.genesis)},
         )
         self._archive.head_is(record.uid, head.hash)
+        self._archive.bound(record.uid, {})
         return record
 
     def find(self, name: str) -> CatalogueRecord | None:
@@ -205,7 +209,7 @@ class Disk:
         """See `Store.discard_object`."""
         run = self.contents.runs.get(uid)
         if run is not None and ref.id in run.objects:
-            if ref.id in _named(run) | {snapshot.object.id for snapshot in run.snapshots}:
+            if ref.id in named_objects(run):
                 self.unrecoverable.append(f"{ref.id} was discarded, and the run still names it")
             self._replace(uid, run, objects=_without(run.objects, {ref.id}))
 
@@ -262,9 +266,45 @@ class Disk:
         upto = run.snapshots[1 if self.checks.trim_to_previous else 0].position
         entries = {position: record for position, record in run.entries.items() if position > upto}
         gone = {record.object.id for position, record in run.entries.items() if position <= upto and record.object}
+        gone -= named_objects(dataclasses.replace(run, entries=entries))
         self._replace(uid, run, entries=entries, objects=_without(run.objects, gone))
         self._look_for_gaps(uid)
         return len(run.entries) - len(entries)
+
+    # Checkpoints
+
+    def checkpoints(self, uid: str) -> list[CheckpointRecord]:
+        """See `Store.checkpoints`."""
+        kept = self._run(uid).checkpoints
+        return [kept[name] for name in sorted(kept)]
+
+    def keep_checkpoint(self, uid: str, checkpoint: CheckpointRecord) -> CheckpointRecord | None:
+        """See `Store.keep_checkpoint`."""
+        run = self._run(uid)
+        bound = run.checkpoints.get(checkpoint.name)
+        if bound is not None and self.checks.checkpoint_is_free:
+            return bound
+        kept = self._object(run, checkpoint.object)
+        if kept is None and self.checks.objects_complete:
+            return None
+        self._replace(
+            uid, run, checkpoints={**run.checkpoints, checkpoint.name: checkpoint},
+            objects=_kept_for_good(run, [checkpoint.object]),
+        )  # fmt: skip
+        self._archive.kept(uid, checkpoint, b"" if kept is None else kept.content)
+        self._archive.bound(uid, self.contents.runs[uid].checkpoints)
+        return checkpoint
+
+    def drop_checkpoint(self, uid: str, name: str) -> bool:
+        """See `Store.drop_checkpoint`."""
+        run = self._run(uid)
+        bound = run.checkpoints.get(name)
+        if bound is None:
+            return False
+        kept = {other: record for other, record in run.checkpoints.items() if other != name}
+        self._replace(uid, run, checkpoints=kept, objects=_without(run.objects, {bound.object.id}))
+        self._archive.bound(uid, kept)
+        return True
 
     def _look_for_gaps(self, uid: str) -> None:
         run = self.contents.runs[uid]
@@ -292,6 +332,7 @@ class Disk:
         for uid, run in self.contents.runs.items():
             if not run.deleted:
                 self._archive.head_is(uid, run.head.hash)
+                self._archive.bound(uid, run.checkpoints, lost=True)
         return entries
 
     def damage_newest_snapshot(self, *, whole: bool, byte: int) -> bool:
@@ -371,6 +412,11 @@ def _kept_for_good(run: Run, refs: Sequence[ObjectRef]) -> dict[str, Kept]:
 
 def _named(run: Run) -> set[str]:
     return {record.object.id for record in run.entries.values() if record.object is not None}
+
+
+def named_objects(run: Run) -> set[str]:
+    """Objects that an entry, a snapshot or a checkpoint names."""
+    return _named(run) | {record.object.id for record in (*run.snapshots, *run.checkpoints.values())}
 
 
 def _without(objects: dict[str, Kept], gone: set[str]) -> dict[str, Kept]:

@@ -30,6 +30,19 @@ class Evidence:
         self.quiet_from = quiet_from  # tick: from here on there were no faults
         self.entries_lost = entries_lost
 
+    @property
+    def rewound(self) -> bool:
+        """Whether the store lost entries of any run."""
+        return self.entries_lost > 0
+
+    @cached_property
+    def at_position(self) -> dict[tuple[str, int], list[Node]]:
+        """The nodes of a run at a position: several, where a tail was lost."""
+        found: dict[tuple[str, int], list[Node]] = {}
+        for node in self.archive.nodes.values():
+            found.setdefault((node.uid, node.position), []).append(node)
+        return found
+
     def state(self, node: Node) -> tuple[Control, Arrays]:
         """What a server must hold at the end of this history."""
         return self.archive.replayed(node)

@@ -46,6 +46,7 @@ class Mix:
     zombies: float = 0.5  # share of killed workers that were only paused
     # people
     readers: int = 1
+    people: int = 1  # who change things at the same time
     operator_seconds: float = NEVER
     delete_seconds: float = NEVER  # the run is deleted, and made anew by its workers
     guest_seconds: float = NEVER  # workers that come for a few items and leave for good
@@ -110,6 +111,18 @@ MIXES: dict[str, Mix] = {
     "slow-store": Mix(store_stall=0.4, stall_seconds=0.3, other_server=0.3, copied=0.05, readers=5),
     "ghosts": Mix(store_ghost=0.25, store_full=0.06, other_server=0.2, operator_seconds=0.5),
     "people": Mix(operator_seconds=0.7, copied=0.4, copy_seconds=2.0, answer_lost=0.05, store_stall=0.02),
+    "back-and-forth": Mix(
+        operator_seconds=0.5,
+        people=4,
+        copied=0.4,
+        copy_seconds=4.0,
+        answer_lost=0.02,
+        store_stall=0.03,
+        stall_seconds=0.5,
+        kill_seconds=6.0,
+        other_server=0.2,
+        readers=2,
+    ),
     "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
     "recreate": Mix(
         delete_seconds=1.5,

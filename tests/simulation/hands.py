@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from .operators import Reader
+from .readers import Reader, Watcher
 from .workers import Life, SessionWorker
 
 if TYPE_CHECKING:
@@ -58,12 +58,21 @@ class Hands:
             self._now_and_then(mix.rot_seconds, self._rot_a_payload),
             self._now_and_then(mix.outage_seconds, self._break_a_connection),
             self._now_and_then(mix.worker_kill_seconds, self._restart_a_worker),
-            self._now_and_then(mix.operator_seconds, self._world.operator.change),
+            *(self._now_and_then(mix.operator_seconds, self._world.operator.change) for _ in range(mix.people)),
             self._now_and_then(mix.delete_seconds, self._world.operator.delete),
             self._now_and_then(mix.guest_seconds, self._visit),
             self._now_and_then(mix.script_guest_seconds, self._visit_with_curl),
             *(self._now_and_then(LOOK_SECONDS, reader.look) for reader in readers),
         ]
+
+    def watch(self) -> list[asyncio.Task[None]]:
+        """Let the watchers begin; they end by themselves."""
+        world = self._world
+        watchers = [
+            Watcher(name, world.client(name, Random(f"{world.name} {name}")), world.ledger)
+            for name in (f"watcher{number}" for number in range(world.shape.watchers))
+        ]
+        return [asyncio.create_task(watcher.watch(), name=watcher.watched.name) for watcher in watchers]
 
     def _reader(self, number: int) -> Reader:
         seed = f"{self._world.name} reader {number}"

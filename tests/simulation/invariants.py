@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,16 @@ import numpy as np
 
 from gradserve.weights import Weights
 from gradserve.wire import decode_frame
+from gradserve_service.core.arrays import Arrays
 from gradserve_service.core.control import SUPERSEDED_KEPT
 from gradserve_service.core.image import decode_image
 
 from .answers import ANSWER_INVARIANTS, slots_in, slots_of
+from .disk import named_objects
 from .evidence import Evidence, makes_weights, pushes
 from .ledger import Gradient
+from .records import RECORD_INVARIANTS, watchers_hear_the_end
+from .states import STATE_INVARIANTS
 
 if TYPE_CHECKING:
     from .world import World
@@ -45,7 +50,8 @@ def changed_once(e: Evidence) -> Iterator[str]:
         seen: set[str] = set()
         for node in history:
             kind, key = node.header["kind"], node.header.get("key")
-            names = {name for name in (key, node.header["digest"] if kind == "load" else None) if name}
+            fresh = kind == "load" and "source" not in node.header  # two restores may bring the same state
+            names = {name for name in (key, node.header["digest"] if fresh else None) if name}
             if any(e.ledger.keys.get(name, node.uid) != node.uid for name in names):
                 yield f"{kind} {key} at {node.position} was meant for another run"
             if names & seen:
@@ -58,7 +64,7 @@ def deleted_as_asked(e: Evidence) -> Iterator[str]:
     yield from (
         f"run {uid} was deleted, nobody asked for that" for uid in e.archive.deleted if uid not in e.ledger.deletions
     )
-    living = [uid for uid, run in e.disk.contents.runs.items() if not run.deleted]
+    living = [uid for uid, run in e.disk.contents.runs.items() if not run.deleted and e.archive.is_main(uid)]
     if len(living) > 1:
         yield f"{len(living)} runs have one name"
 
@@ -101,7 +107,7 @@ def _told(e: Evidence, gradient: Gradient, lost: int) -> bool:
 
 def no_false_alarm(e: Evidence) -> Iterator[str]:
     """Nobody is told of a loss before something is lost."""
-    if e.entries_lost or e.archive.deleted:
+    if e.rewound or e.archive.deleted:
         return
     for exchange in e.ledger.exchanges:
         if exchange.response is not None and b"history-rewound" in bytes(exchange.response.body):
@@ -177,6 +183,8 @@ def snapshots_are_replays(e: Evidence) -> Iterator[str]:
         read, held = decode_image(memoryview(image), control.uid, control.creation.to_bytes(), snapshot.digest)
         if read != control:
             yield f"the control state in the snapshot at {snapshot.position} differs from the replay"
+        if _told_by(held) != _told_by(arrays):
+            yield f"the history in the snapshot at {snapshot.position} differs from the replay"
         pairs = [(held.weights, arrays.weights), *((held.slots[name], arrays.slots[name]) for name in arrays.slots)]
         if not all(_same(one, other) for one, other in pairs):
             yield f"weights or slots in the snapshot at {snapshot.position} differ from the replay"
@@ -201,10 +209,9 @@ def payloads_are_there(e: Evidence) -> Iterator[str]:
 
 
 def nothing_left_over(e: Evidence) -> Iterator[str]:
-    """When all has come to rest, every object is named by an entry or a snapshot."""
+    """When all has come to rest, every object is named by an entry, a snapshot or a checkpoint."""
     for run in e.disk.contents.runs.values():
-        named = {record.object.id for record in run.entries.values() if record.object is not None}
-        named |= {snapshot.object.id for snapshot in run.snapshots}
+        named = named_objects(run)
         for name, kept in e.disk.living(run).items():
             if name not in named or kept.expires_at is not None:
                 yield f"{name} ({len(kept.content)} bytes) stays and nothing names it"
@@ -214,7 +221,8 @@ def journal_is_trimmed(e: Evidence) -> Iterator[str]:
     """In quiet times snapshots follow each other, and the journal behind the one before the newest goes."""
     due = [node.position for node in e.final if node.tick > e.quiet_from
            and e.state(node)[0].snapshot_position == node.position]  # fmt: skip
-    for run in [run for run in e.disk.contents.runs.values() if not run.deleted]:
+    runs = e.disk.contents.runs.items()
+    for run in [run for uid, run in runs if not run.deleted and e.archive.is_main(uid)]:
         newest = run.snapshots[0].position if run.snapshots else 0
         previous = run.snapshots[1].position if len(run.snapshots) > 1 else 0
         if len(due) > 1 and newest < due[-2]:
@@ -257,10 +265,13 @@ INVARIANTS: tuple[Invariant, ...] = (
     nothing_left_over,
     journal_is_trimmed,
     *ANSWER_INVARIANTS,
+    *STATE_INVARIANTS,
+    *RECORD_INVARIANTS,
     servers_agree,
 )
 
-OF_WHOLE_JOURNALS = (payloads_are_there, nothing_left_over, journal_is_trimmed)  # not of damaged ones
+# Not of damaged journals:
+OF_WHOLE_JOURNALS = (payloads_are_there, nothing_left_over, journal_is_trimmed, watchers_hear_the_end)
 
 
 def violations_of(world: World) -> list[str]:
@@ -273,7 +284,7 @@ def violations_of(world: World) -> list[str]:
     for invariant in INVARIANTS:
         if world.mix.rot_seconds and invariant in OF_WHOLE_JOURNALS:
             continue
-        sentence = (invariant.__doc__ or "").rstrip(".")
+        sentence = " ".join((invariant.__doc__ or "").split()).rstrip(".")
         try:
             contradictions = list(dict.fromkeys(invariant(evidence)))
         except Exception as error:  # noqa: BLE001 - what cannot even be looked at contradicts it
@@ -298,6 +309,13 @@ def faults_of_its_own(world: World) -> Iterator[str]:
         if response is not None and (response.status == 500 or b'"quarantined"' in bytes(response.body)):
             yield f"{exchange.request.method} {exchange.request.path}: {bytes(response.body)[:200]!r}"
             return
+
+
+def _told_by(arrays: Arrays) -> tuple[str, list[tuple[str, bytes]], str]:
+    """History and memory as text and bytes: there a NaN equals a NaN."""
+    history = arrays.history
+    tables = [(name, table.tobytes()) for name, table in history.vectors()]
+    return json.dumps(history.to_json()), tables, json.dumps(arrays.memory)
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gradserve.messages import Request, Response
 
@@ -38,6 +38,9 @@ class Gradient:
     base_etag: str | None  # of the weights it was computed at, where the worker says so
     base_bytes: bytes | None
     says_after: bool = True  # the worker sends the receipt of the push before
+    lr: float | None = None  # that the push names
+    samples: float = 1.0
+    loss: float | None = None
     acknowledged: int | None = None  # tick
     outcome: str | None = None
 
@@ -52,6 +55,26 @@ class Notice:
     kind: NoticeKind
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event, as a watcher got it."""
+
+    tick: int
+    connection: int
+    id: int  # of the feed when it came
+    kind: str
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Watched:
+    """All that one watcher was told."""
+
+    name: str
+    told: list[Told] = field(default_factory=list)
+    closed: bool = False  # it heard that the run was closed
+
+
 @dataclass(slots=True)
 class Ledger:
     """All of one run."""
@@ -63,6 +86,8 @@ class Ledger:
     items_done: dict[str, int] = field(default_factory=dict)  # of workers that follow their cursor, when they left
     gone: list[str] = field(default_factory=list)  # workers that left for good
     keys: dict[str, str] = field(default_factory=dict)  # of the operator's changes → uid of the run that is meant
+    watched: list[Watched] = field(default_factory=list)
+    branched: list[str] = field(default_factory=list)  # uids of branches whose making was answered
     deletions: list[str] = field(default_factory=list)  # uids of the runs that the operator asked to delete
 
     def ask(self, client: str, request: Request) -> Exchange:

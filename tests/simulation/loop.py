@@ -7,6 +7,7 @@ coroutine unfinished, nothing will ever happen again, which is reported as a `De
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -197,7 +198,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         nobody = Program("nobody")
         self.kill(nobody)
         for task in self._tasks:
-            nobody.context.run(task.get_coro().close)
+            with contextlib.suppress(RuntimeError):  # its clean-up would wait for something
+                nobody.context.run(task.get_coro().close)
         self._tasks.clear()
         self._ready.clear()
         self._timers.clear()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from . import switches, switches_of_rules
+from . import switches, switches_of_rules, switches_of_states
 from .world import Report, simulate
 
 SEEDS_MAX = 150  # within which a switched-off protection has to be missed
@@ -58,8 +58,24 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("new weights raise base_floor", switches_of_rules.no_floor_after_load, "people", 0),
     _row("a forgotten row raises base_floor", switches_of_rules.no_floor_after_forgetting, "crowd", 1),
     _row("idempotency keys", switches_of_rules.no_keys, "people", 0),
-    _row("the first weights win on the chain", switches_of_rules.loads_without_condition, "people", 5),
-    _row("a change without a key gets one", switches_of_rules.no_key_of_its_own, "ghosts", 1),
+    _row("the first weights win on the chain", switches_of_rules.loads_without_condition, "people", 3),
+    _row("a change without a key gets one", switches_of_rules.no_key_of_its_own, "ghosts", 3),
+    # kept states and changes
+    _row("a restore raises base_floor", switches_of_states.no_floor_after_restore, "back-and-forth", 0),
+    _row("a restore brings the step", switches_of_states.step_stays, "back-and-forth", 0),
+    _row("a restore is known by its key", switches_of_states.restores_again, "back-and-forth", 0),
+    _row("a report is known by its key", switches_of_states.reports_again, "people", 0),
+    _row("a key belongs to one operation", switches_of_states.keys_of_any_operation, "people", 0),
+    _row("a checkpoint stays what it is", switches_of_states.checkpoints_replaced, "back-and-forth", 0),
+    _row("a checkpoint copies the slots", switches_of_states.share_slots_of_checkpoints, "back-and-forth", 0),
+    _row("a branch is begun once", switches_of_states.branches_again, "back-and-forth", 0),
+    _row("a closed run stays closed", switches_of_states.closing_is_a_pause, "people", 0),
+    _row("samples are counted", switches_of_states.samples_of_one, "calm", 0),
+    # who looks on
+    _row("an image holds the history", switches_of_states.no_history_in_images, "kills", 0),
+    _row("who watches is told of other servers", switches_of_states.watch_own_entries_only, "network", 0),
+    _row("a watcher is told of a gap", switches_of_states.no_gaps_told, "kills", 0),
+    _row("a feed ends with its history", switches_of_states.feed_goes_on, "rewinds", 0),
     # which run
     _row("a change names its run by uid", switches_of_rules.no_run_guard, "recreate", 0),
     _row("delete compares the uid", _disk(delete_uid=False), "recreate", 2),

@@ -147,6 +147,6 @@ class ScriptWorker:
     ) -> Response | None:
         content = () if body is None else (json.dumps(body).encode(),)
         try:
-            return await self._client.send(Request(method, path, (*headers, *(JSON if content else ())), content))
+            return await self._client.attempt(Request(method, path, (*headers, *(JSON if content else ())), content))
         except ServerUnreachable:
             return None

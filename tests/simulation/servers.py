@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from random import Random
@@ -18,6 +19,7 @@ from gradserve.errors import ServerUnreachable
 from gradserve.messages import Request, Response
 from gradserve.wire import Frame
 from gradserve_service.core.arrays import Arrays
+from gradserve_service.core.blocks import in_turn
 from gradserve_service.core.entries import Entry
 from gradserve_service.core.gradient import Gradient
 from gradserve_service.core.image import METADATA_KEY
@@ -33,19 +35,32 @@ from .disk import Disk
 from .faults import Faults
 from .loop import Program, VirtualLoop
 from .store import SimStore
+from .streams import SimStream
 
+THREAD_SECONDS = 0.005  # mean that work waits for its thread, and its answer for the loop
 EPOCH_SECONDS = 1_700_000_000.0
 
 
 class Inline(Threads):
-    """No threads: the work is done where it is asked for. Runs here are tiny."""
+    """No threads, but their time: the work is done at one moment of it, and others get their turns before and after."""
 
-    def __init__(self) -> None:
+    def __init__(self, random: Random) -> None:
         self.count = 1
+        self._random = random
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Do it now."""
-        return function()
+        """Do it in a while, also when the caller is cancelled meanwhile."""
+        return await asyncio.shield(asyncio.create_task(self._done(function), name="thread"))
+
+    async def _done(self, function: Callable[[], Any]) -> Any:
+        await asyncio.sleep(self._random.expovariate(1 / THREAD_SECONDS))
+        result = function()
+        await asyncio.sleep(self._random.expovariate(1 / THREAD_SECONDS))
+        return result
+
+    def run_all(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """One after the other."""
+        in_turn(tasks)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -82,6 +97,7 @@ class Server:
         self._index, self._loop, self._disk, self._faults, self._limits = index, loop, disk, faults, limits
         self._seed, self._trace = seed, trace
         self._open: dict[int, asyncio.Future[Response]] = {}  # requests under way
+        self._streams: list[SimStream] = []  # that somebody reads, or has read
         self._asked = 0
         self.faults_of_its_own: list[str] = []  # exceptions that came out of the app
         self.start()
@@ -98,7 +114,7 @@ class Server:
             limits=self._limits,
             clock=lambda: EPOCH_SECONDS + self._loop.time(),
             new_uid=lambda: f"{random.getrandbits(128):032x}",
-            threads=Inline(),
+            threads=Inline(random),
         )
         shop = self.replicas._shop
         self.replicas._shop = Slippery(
@@ -129,6 +145,9 @@ class Server:
             if not answer.done():
                 answer.set_exception(ServerUnreachable(f"{self.name} was killed"))
         self._open.clear()
+        for stream in self._streams:
+            stream.break_off(f"{self.name} was killed")
+        self._streams.clear()
 
     async def drain(self) -> None:
         """SIGTERM, as far as the replicas see it; the rest is a kill."""
@@ -148,11 +167,16 @@ class Server:
         self._asked += 1
         number = self._asked
         self._open[number] = answer
-        self._loop.start(self.program, self._serve(number, request, answer), f"{self.name} {request.method}")
+        stream = SimStream(self._loop) if request.streamed else None
+        if stream is not None:
+            self._streams.append(stream)
+        self._loop.start(self.program, self._serve(number, request, answer, stream), f"{self.name} {request.method}")
 
-    async def _serve(self, number: int, request: Request, answer: asyncio.Future[Response]) -> None:
+    async def _serve(
+        self, number: int, request: Request, answer: asyncio.Future[Response], stream: SimStream | None
+    ) -> None:
         try:
-            response = await call_app(app_of(self._index), request)
+            response = await call_app(app_of(self._index), request, stream, answer)
         except Exception as error:  # noqa: BLE001 - the edge lets nothing through: if it does, that is a finding
             self.faults_of_its_own.append(f"{request.method} {request.path}: {error!r}")
             return
@@ -171,8 +195,11 @@ def _was_due(snapshot: SnapshotRecord, image: bytes) -> bool:
     return bool(state["control"]["snapshot_position"] == snapshot.position)
 
 
-async def call_app(app: FastAPI, request: Request) -> Response:
-    """One request through the whole app."""
+async def call_app(
+    app: FastAPI, request: Request, stream: SimStream | None = None, begun: asyncio.Future[Response] | None = None
+) -> Response:
+    """One request through the whole app. With a stream, a 200 is there with its headers (`begun`); its body comes
+    through the stream."""
     path, _, query = request.path.partition("?")
     body = b"".join(bytes(piece) for piece in request.body)
     headers = [(name.lower().encode(), value.encode()) for name, value in request.headers]
@@ -198,12 +225,27 @@ async def call_app(app: FastAPI, request: Request) -> Response:
     async def receive() -> dict[str, Any]:
         for message in messages:
             return message
-        await asyncio.get_running_loop().create_future()  # the client stays
-        raise AssertionError
+        # A client that reads no stream stays until it is answered.
+        await (asyncio.get_running_loop().create_future() if stream is None else stream.hung_up)
+        return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
+        if stream is None or sent[0]["status"] != 200:
+            return
+        if message["type"] == "http.response.start":
+            if begun is not None and not begun.done():
+                begun.set_result(dataclasses.replace(_response(sent), stream=stream))
+        elif message.get("more_body"):
+            stream.send(bytes(message["body"]))
+        else:
+            stream.send(None)
 
     await app(scope, receive, partial(send))
+    return _response(sent)
+
+
+def _response(sent: list[dict[str, Any]]) -> Response:
+    """What was sent, as its client sees it."""
     fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in sent[0]["headers"]}
     return Response(sent[0]["status"], fields, b"".join(bytes(message.get("body", b"")) for message in sent[1:]))

@@ -24,6 +24,7 @@ from gradserve_service.store.protocols import StoreFull, StoreUnavailable
 from gradserve_service.store.records import (
     AppendResult,
     CatalogueRecord,
+    CheckpointRecord,
     Durability,
     Head,
     ObjectRef,
@@ -152,6 +153,18 @@ class SimStore:
     async def trim(self, uid: str) -> int:
         """See `Store.trim`."""
         return await self._do("trim", lambda: self.disk.trim(uid), "removal")
+
+    async def checkpoints(self, uid: str) -> list[CheckpointRecord]:
+        """See `Store.checkpoints`."""
+        return await self._do("checkpoints", lambda: self.disk.checkpoints(uid))
+
+    async def keep_checkpoint(self, uid: str, checkpoint: CheckpointRecord) -> CheckpointRecord | None:
+        """See `Store.keep_checkpoint`."""
+        return await self._do("keep_checkpoint", lambda: self.disk.keep_checkpoint(uid, checkpoint), "write")
+
+    async def drop_checkpoint(self, uid: str, name: str) -> bool:
+        """See `Store.drop_checkpoint`."""
+        return await self._do("drop_checkpoint", lambda: self.disk.drop_checkpoint(uid, name), "removal")
 
     # The way there and back
 

@@ -22,7 +22,7 @@ Off = Iterator[None]
 
 
 @contextmanager
-def _decided(kind: type, change: Callable[[Control, Any], tuple[Control, Any]]) -> Off:
+def decided(kind: type, change: Callable[[Control, Any], tuple[Control, Any]]) -> Off:
     """Requests of one kind are decided as if they, or the control state, were others."""
     decide = machine._DECIDERS[kind]
     with mock.patch.dict(machine._DECIDERS, {kind: lambda control, request: decide(*change(control, request))}):
@@ -37,7 +37,7 @@ def no_duplicates() -> Any:
         repeated = push.sequence == row.last_sequence and push.digest == row.last_digest
         return control, dataclasses.replace(push, sequence=row.next_sequence, after=None) if repeated else push
 
-    return _decided(Push, change)
+    return decided(Push, change)
 
 
 def any_digest() -> Any:
@@ -48,17 +48,17 @@ def any_digest() -> Any:
         same = push.sequence == row.last_sequence
         return control, dataclasses.replace(push, digest=row.last_digest) if same else push
 
-    return _decided(Push, change)
+    return decided(Push, change)
 
 
 def no_receipts() -> Any:
     """`after` is not compared."""
-    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, after=None)))
+    return decided(Push, lambda control, push: (control, dataclasses.replace(push, after=None)))
 
 
 def no_generations() -> Any:
     """`generation` is not compared."""
-    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, generation=None)))
+    return decided(Push, lambda control, push: (control, dataclasses.replace(push, generation=None)))
 
 
 def no_superseded() -> Any:
@@ -67,7 +67,7 @@ def no_superseded() -> Any:
     def change(control: Control, request: Register) -> tuple[Control, Register]:
         return _with_row(control, request.worker, superseded=()), request
 
-    return _decided(Register, change)
+    return decided(Register, change)
 
 
 def always_join() -> Any:
@@ -77,12 +77,12 @@ def always_join() -> Any:
         again = request.generation is None
         return (_with_row(control, request.worker, instance=None) if again else control), request
 
-    return _decided(Register, change)
+    return decided(Register, change)
 
 
 def no_base_etag() -> Any:
     """Only the number of the base version is looked at."""
-    return _decided(Push, lambda control, push: (control, dataclasses.replace(push, base=None)))
+    return decided(Push, lambda control, push: (control, dataclasses.replace(push, base=None)))
 
 
 def etag_is_version() -> Any:
@@ -97,7 +97,7 @@ def etag_is_version() -> Any:
 
 def leave_unchecked() -> Any:
     """Leaving compares nothing."""
-    return _decided(Leave, lambda control, leave: (control, Leave(leave.worker)))
+    return decided(Leave, lambda control, leave: (control, Leave(leave.worker)))
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def no_keys() -> Off:
     def change(control: Control, request: Any) -> tuple[Control, Any]:
         return dataclasses.replace(control, repeats={}), request
 
-    with _decided(Configure, change), _decided(Load, change):
+    with decided(Configure, change), decided(Load, change):
         yield
 
 
@@ -143,7 +143,7 @@ def no_key_of_its_own() -> Any:
 
     @contextmanager
     def off() -> Off:
-        with _decided(Configure, unkeyed), _decided(Load, unkeyed):
+        with decided(Configure, unkeyed), decided(Load, unkeyed):
             yield
 
     def unkeyed(control: Control, request: Any) -> tuple[Control, Any]:
@@ -158,7 +158,7 @@ def loads_without_condition() -> Any:
     def change(control: Control, load: Load) -> tuple[Control, Load]:
         return control, dataclasses.replace(load, if_none_match=None, if_match=None)
 
-    return _decided(Load, change)
+    return decided(Load, change)
 
 
 def _with_row(control: Control, worker: str, **changes: Any) -> Control:

@@ -20,6 +20,7 @@ from gradserve_service.store.protocols import RunAbsent
 from gradserve_service.store.records import (
     Appended,
     CatalogueRecord,
+    CheckpointRecord,
     Head,
     ObjectRef,
     ObjectsMissing,
@@ -27,9 +28,10 @@ from gradserve_service.store.records import (
     SnapshotRecord,
 )
 from simulation.archive import Archive
-from simulation.disk import Disk
+from simulation.disk import Disk, named_objects
 
-OPERATIONS = 150
+OPERATIONS = 250
+OWNERS = ("payload", "image", "checkpoint")
 CREATION = Creation(RunSpec.model_validate({"optimizer": "sgd"}), 1, 1, None).to_bytes()
 
 
@@ -44,7 +46,7 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_disk_answers_as_the_real_stores_do(store: Store, seed: int) -> None:
-    """150 random operations, right and wrong ones, on both: head for head, entry for entry, refusal for refusal."""
+    """250 random operations, right and wrong ones, on both: head for head, entry for entry, refusal for refusal."""
     ticks = count(1)
     disk = Disk(lambda: 0.0, Archive(lambda: next(ticks)), object_ttl_seconds=1e9)
     twins = Twins(disk, store, Random(seed))
@@ -62,7 +64,9 @@ class Twins:
 
     operations = (
         *("append", "append", "append", "append", "append_elsewhere", "append_nothing_there", "read", "head"),
-        *("put_object", "put_object", "get_object", "discard_object", "snapshots", "publish", "publish", "trim"),
+        *("put_object", "put_object", "put_object", "get_object", "discard_object"),
+        *("snapshots", "publish", "publish", "publish", "trim"),
+        *("checkpoints", "keep_checkpoint", "keep_checkpoint", "drop_checkpoint"),
         *("create", "find", "names", "delete"),
     )
 
@@ -72,6 +76,7 @@ class Twins:
         self.end = Head(0, b"")
         self.heads: list[Head] = []
         self.objects: list[tuple[ObjectRef, ObjectRef]] = []  # made on the disk, made in the store
+        self.owned: set[str] = set()  # on the disk: an entry, a snapshot or a checkpoint names them, or did
         self.made = self.appended = self.published = 0
 
     async def create(self) -> Any:
@@ -115,7 +120,9 @@ class Twins:
         end = head
         for _ in range(number):
             kind = self.random.choice(("none", "inline", "object"))
-            place = self.random.choice(self.objects) if kind == "object" and self.objects else None
+            payloads = self._objects_for("payload")
+            payloads = [each for each in payloads if all(pair[0].object != each[0] for pair in pairs)]
+            place = self.random.choice(payloads) if kind == "object" and payloads else None
             inline = self.random.randbytes(20) if kind == "inline" else b""
             entry = self._record(end, None, inline)
             pairs.append([dataclasses.replace(entry, object=ref) for ref in place or (None, None)])
@@ -126,9 +133,15 @@ class Twins:
         if isinstance(simulated, Appended):
             self.end, self.appended = end, self.appended + 1
             self.heads.append(end)
+            self.owned |= {record.object.id for record in ours if record.object is not None}
         if isinstance(real, ObjectsMissing):
             real = ObjectsMissing(tuple(self._ours(name) for name in real.ids))
         return str(simulated), str(real)
+
+    def _objects_for(self, what: str) -> list[tuple[ObjectRef, ObjectRef]]:
+        """Those that were made to be this and nothing came to name: an object has one owner, for all its time."""
+        made = self.objects[OWNERS.index(what) :: len(OWNERS)]
+        return [pair for pair in made if pair[0].id not in self.owned]
 
     def _record(self, head: Head, place: ObjectRef | None, inline: bytes = b"") -> Record:
         header = json.dumps({"position": head.position + 1, "kind": "leave", "n": self.random.random()}).encode()
@@ -168,8 +181,7 @@ class Twins:
     async def discard_object(self) -> Any:
         """Only one that nothing names: the caller knows."""
         kept = self.disk.contents.runs.get(self.uid)
-        named = set() if kept is None else {record.object.id for record in kept.entries.values() if record.object}
-        named |= set() if kept is None else {snapshot.object.id for snapshot in kept.snapshots}
+        named = set() if kept is None else named_objects(kept)
         free = [pair for pair in self.objects if pair[0].id not in named]
         if not free:
             return None, None
@@ -189,13 +201,16 @@ class Twins:
 
     async def publish(self) -> Any:
         """Of a head of some time, sometimes with another's hash, sometimes expecting what is not the newest."""
-        if not self.objects:
+        images = self._objects_for("image")
+        if not images:
             return None, None
-        at, place = self.random.choice(self.heads[-6:]), self.random.choice(self.objects[-3:])
+        at, place = self.random.choice(self.heads[-6:]), self.random.choice(images[-3:])
         digest = b"\2" * 32 if self.random.random() < 0.1 else at.hash
         blind = self.random.random() < 0.2
         answers = [await self._published(side, at.position, digest, place[side], blind) for side in (0, 1)]
-        self.published += answers[0] is True
+        if answers[0] is True:
+            self.published += 1
+            self.owned.add(place[0].id)
         return tuple(answers)
 
     async def _published(self, side: int, position: int, digest: bytes, place: ObjectRef, blind: bool) -> Any:
@@ -206,6 +221,30 @@ class Twins:
 
     async def trim(self) -> Any:
         return await self._both("trim", self.uid)
+
+    async def checkpoints(self) -> Any:
+        simulated, real = await self._both("checkpoints", self.uid)
+        return simulated, [self._checkpoint(one) for one in real] if isinstance(real, list) else real
+
+    def _checkpoint(self, record: CheckpointRecord) -> CheckpointRecord:
+        return dataclasses.replace(record, object=ObjectRef(self._ours(record.object.id), record.object.size))
+
+    async def keep_checkpoint(self) -> Any:
+        """Under one of three names, so that some are taken; of an object that nothing else names, as its owner does."""
+        nowhere = ObjectRef("nowhere", 7)
+        pair = self.random.choice([*self._objects_for("checkpoint")[-3:], (nowhere, nowhere)])
+        name = self.random.choice(("best", "Last", "v1.0"))
+        answers = []
+        for keeper, ref in zip((self.disk, self.store), pair, strict=True):
+            record = CheckpointRecord(name, ref, 1_700_000_000_000, b'{"version": 3}')
+            answers.append(await _awaited(lambda k=keeper, r=record: k.keep_checkpoint(self.uid, r)))
+        simulated, real = answers
+        if isinstance(simulated, CheckpointRecord) and simulated.object == pair[0]:
+            self.owned.add(pair[0].id)
+        return simulated, self._checkpoint(real) if isinstance(real, CheckpointRecord) else real
+
+    async def drop_checkpoint(self) -> Any:
+        return await self._both("drop_checkpoint", self.uid, self.random.choice(("best", "Last")))
 
     async def _both(self, name: str, *arguments: Any) -> Any:
         simulated = await _awaited(lambda: getattr(self.disk, name)(*arguments))

@@ -14,7 +14,7 @@ import numpy as np
 from gradserve.errors import Fenced, RunDeleted, RunPaused, WorkerNotFound
 from gradserve.flows import FirstWeights, OpenedRun, open_run_flow
 from gradserve.gradients import gradient_layout, gradient_pieces
-from gradserve.session import WorkerSession
+from gradserve.session import Said, WorkerSession
 from gradserve.weights import Weights
 from gradserve.wire import Layout, decode_frame
 
@@ -123,6 +123,8 @@ class Life:
         self._ledger = place.ledger
         self._client = place.client(worker, self._random)
         self._item = 1
+        schedule = place.spec.get("schedule") or {}
+        self._names_lr = schedule.get("name") == "client"
 
     @property
     def items_done(self) -> int:
@@ -184,6 +186,9 @@ class Life:
         await asyncio.sleep(self._random.expovariate(1 / THINK_SECONDS))
         tensors = gradient_of(base.layout, self._numbers, partly=self._random.random() < 0.3)
         digest = digest_of(base.layout, tensors)
+        said = Said(samples=float(self._random.randint(1, 64)), loss=self._random.choice((None, self._random.random())))
+        if self._names_lr:
+            said["lr"] = self._random.uniform(0.001, 0.1)
         self._ledger.gradients[digest] = Gradient(
             digest,
             self._worker,
@@ -192,13 +197,14 @@ class Life:
             self._item,
             base.etag,
             base.vector.tobytes(),
+            **said,
         )
-        await self._deliver(base, tensors, digest)
+        await self._deliver(base, tensors, digest, said)
 
-    async def _deliver(self, base: Weights, tensors: dict[str, np.ndarray], digest: str) -> None:
+    async def _deliver(self, base: Weights, tensors: dict[str, np.ndarray], digest: str, said: Said) -> None:
         want_weights = self._random.random() < 0.6
         while True:
-            flow = self._session.push(tensors, base=base, cursor=str(self._item), want_weights=want_weights)
+            flow = self._session.push(tensors, base=base, cursor=str(self._item), want_weights=want_weights, **said)
             try:
                 result = await self._run(flow)
             except RunPaused:

@@ -28,7 +28,7 @@ from .invariants import untold, violations_of
 from .ledger import Ledger
 from .loop import Deadlock, Endless, VirtualLoop
 from .network import Client, Network
-from .operators import Operator
+from .operators import MONITORED, Operator
 from .scripts import ScriptWorker
 from .servers import Server, app_of, call_app
 from .store import GHOST_SECONDS_MAX
@@ -38,6 +38,7 @@ FAULT_SECONDS = 16.0  # how long faults go on
 FINISH_SECONDS = 240.0  # how long the work may take afterwards: the SDK's longest pause is 20 s
 ECHO_SECONDS = 2 * GHOST_SECONDS_MAX  # how long a fault may have effects after its time
 LINES_KEPT = 400  # of the trace
+PLATEAU = {"name": "reduce_on_plateau", "monitor": MONITORED, "patience": 1, "factor": 0.5}
 GUESTS_KEPT = 2  # rows for guests, where the run keeps few
 
 
@@ -52,6 +53,8 @@ class Shape:
     scripts: tuple[str, ...]
     spec: dict[str, Any]
     limits: Limits
+    watchers: int
+    homes: bool  # clients know all servers and keep to the run's home; else something between spreads them
 
     @classmethod
     def drawn(cls, random: Random) -> Shape:
@@ -62,7 +65,10 @@ class Shape:
         staleness = random.choice(
             ({"name": "none"}, {"name": "inverse"}, {"name": "inverse", "max_staleness": 4}, {"name": "none"})
         )
+        schedule = random.choice((None, {"name": "client"}, PLATEAU, PLATEAU))
+        groups = random.choice(([], [{"name": "slow", "match": ["head"], "lr_scale": 0.25}]))
         limits = Limits(
+            inline_parameters_max=random.choice((0, 65_536, 65_536)),
             inline_payload_bytes_max=random.choice((0, 200, 65_536)),
             snapshot_journal_bytes_min=random.choice((700, 1_500, 6_000)),
             snapshot_state_factor=1,
@@ -75,8 +81,10 @@ class Shape:
             restarting=random.randint(1, sessions),
             rank_zero=random.random() < 0.5,
             scripts=scripts if sessions + len(scripts) > 1 else ("plain",),
-            spec={"optimizer": optimizer, "staleness": staleness},
+            spec={"optimizer": optimizer, "staleness": staleness, "schedule": schedule, "groups": groups},
             limits=limits,
+            homes=random.random() < 0.5,
+            watchers=random.choice((0, 1)),
         )
 
 
@@ -137,6 +145,7 @@ class World:
     async def _main(self) -> None:
         self._populate()
         hands = Hands(self)
+        watching = [] if self.mix.delete_seconds else hands.watch()
         await hands.work(FAULT_SECONDS)
         hands.mend()
         self.trace("faults are over")
@@ -154,6 +163,9 @@ class World:
                 await self.settlement.all_done.wait()
         except TimeoutError:
             raise Endless(f"{', '.join(self.settlement.open)} did not finish") from None
+        await self.operator.close()
+        if watching:
+            await asyncio.wait(watching, timeout=FINISH_SECONDS)
         await asyncio.sleep(self.mix.object_ttl_seconds + ECHO_SECONDS)  # objects that nobody named vanish
         for index, server in enumerate(self.servers):
             self.final.append(await _shown(index, server))
@@ -187,7 +199,7 @@ class World:
 
     def client(self, name: str, random: Random) -> Client:
         """Somebody who sends requests."""
-        return Client(name, self.network, self.loop, self.faults, random)
+        return Client(name, self.network, self.loop, self.faults, random, homes=self.shape.homes)
 
 
 async def _shown(index: int, server: Server) -> dict[str, Any]:
@@ -224,6 +236,16 @@ def bounds_of(world: World) -> AbstractContextManager[object]:
     )
 
 
+def _kinds(world: World) -> dict[str, int]:
+    """Entries that people made, on every chain that ever was."""
+    headers = [node.header for node in world.archive.nodes.values()]
+    return {
+        "restores": sum("source" in header for header in headers),
+        "settings": sum(header.get("kind") == "configure" for header in headers),
+        "reports": sum(header.get("kind") == "report" for header in headers),
+    }
+
+
 def counters_of(world: World) -> dict[str, int]:
     """Faults by kind, and what became of the gradients."""
     evidence = world.evidence()
@@ -236,6 +258,11 @@ def counters_of(world: World) -> dict[str, int]:
         "requests": len(world.ledger.exchanges),
         "gradients": len(world.ledger.gradients),
         "snapshots": len(world.archive.images),
+        "checkpoints": len(world.archive.checkpoints),
+        **_kinds(world),
+        "branches": len(world.ledger.branched),
+        "events_told": sum(len(watched.told) for watched in world.ledger.watched),
+        "streams": sum(watched.told[-1].connection for watched in world.ledger.watched if watched.told),
         "acknowledged": len(acknowledged),
         "lost_and_told": len(lost - silent),
         "untold": len(silent),
