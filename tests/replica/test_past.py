@@ -12,7 +12,7 @@ import pytest
 
 from gradserve.specs import PushFields, RunSpec
 from gradserve_service.replica import events as told
-from gradserve_service.replica.events import Event
+from gradserve_service.replica.events import Event, Feed
 from gradserve_service.store.protocols import StoreUnavailable
 from replica.runs import a_run, gradient, push, server
 
@@ -155,3 +155,16 @@ async def test_events_end_where_the_store_does_not_answer(store_url: str, monkey
         async with aclosing(await run.past.events(0)) as events:
             monkeypatch.setattr(replicas.store, "read", silent)
             assert [event async for event in events] == []
+
+
+def test_who_has_read_all_hears_that_a_state_was_built_from_a_snapshot() -> None:
+    """What lies before it was not seen here: the reader has to look into the journal, as one that was slow."""
+    feed = Feed()
+    feed.open()
+    feed.skip_to(5)
+    number = feed.number_behind(5)
+    assert number is not None
+    assert feed.events_from(number) == []
+    feed.skip_to(7)
+    assert feed.events_from(number) is None
+    assert feed.number_behind(5) is None

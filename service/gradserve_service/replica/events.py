@@ -154,7 +154,8 @@ class Feed:
             self._complete_after = dropped.position or self._complete_after
 
     def _empty(self) -> None:
-        self._first += len(self._ring)
+        # One more: who has read all that was here would else take the next event for the one behind it.
+        self._first += len(self._ring) + 1
         self._ring.clear()
         self._complete_after = self.position
 
