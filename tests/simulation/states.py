@@ -11,9 +11,9 @@ from gradserve.messages import Request
 from gradserve_service.core.checkpoint import SavedState, decode_checkpoint
 from gradserve_service.core.control import Control
 
-from .answers import FILE, answered, true_once
+from .answers import FILE, answered
 from .archive import Bindings, Node
-from .evidence import Evidence, makes_weights, pushes
+from .evidence import Evidence, makes_weights
 from .ledger import Exchange
 
 LISTED = ("name", "version", "step", "position", "etag", "bytes", "created_at")
@@ -85,11 +85,14 @@ def restores_bring_states(e: Evidence) -> Iterator[str]:
 
 
 def restores_are_answered(e: Evidence) -> Iterator[str]:
-    """A restore is answered with where the run stood at one moment since."""
+    """A restore is answered with where the run stood behind it, also when it is asked for again."""
     for exchange, response in answered(e):
-        if exchange.request.path.endswith("/restore") and response.status == 200:
-            told = response.json()
-            yield from true_once(e, exchange, lambda node, told=told: _stands(e.state(node)[0], told), f"{told}")
+        if not exchange.request.path.endswith("/restore") or response.status != 200:
+            continue
+        told, key = response.json(), dict(exchange.request.headers)["Idempotency-Key"]
+        nodes = [node for (_, at), found in e.at_position.items() if at == told["position"] for node in found]
+        if not any(node.header.get("key") == key and _stands(e.state(node)[0], told) for node in nodes):
+            yield f"{exchange.client}: restore {key} was answered with {told}"
 
 
 def branches_begin_once(e: Evidence) -> Iterator[str]:
@@ -128,8 +131,12 @@ def rates_are_those_meant(e: Evidence) -> Iterator[str]:
     counted with the samples that its worker said."""
     for history in e.histories:
         counted = 0.0
-        for node in pushes(history):
+        for node in history:
             assert node.parent is not None
+            if "source" in node.header:
+                counted = node.header["state"]["samples_seen"]  # what was seen goes with the state
+            if node.header["kind"] != "push":
+                continue
             gradient, header = e.ledger.gradients[node.header["digest"]], node.header
             counted += header["samples"]
             said = (gradient.samples, gradient.loss)
@@ -177,9 +184,12 @@ def _is_state(e: Evidence, saved: SavedState, node: Node, *, settings: bool = Tr
         return False
     slots = all(vector.tobytes() == arrays.slots[name].tobytes() for name, vector in saved.slots.items())
     if not settings:
-        return slots
+        return slots and (saved.updates, saved.samples_seen) == (control.updates, control.samples_seen)
     same = (dict(saved.memory), saved.plateau) == (arrays.memory, control.plateau)
-    return slots and same and saved.spec == control.spec.canonical() and saved.slots.keys() == arrays.slots.keys()
+    seen = (saved.updates, saved.samples_seen) == (control.updates, control.samples_seen)
+    return (
+        slots and same and seen and saved.spec == control.spec.canonical() and saved.slots.keys() == arrays.slots.keys()
+    )
 
 
 def _same_arrays(e: Evidence, node: Node, other: Node) -> bool:

@@ -16,6 +16,7 @@ from gradserve_service.core.control import Control
 from gradserve_service.core.entries import Entry
 from gradserve_service.core.history import History
 from gradserve_service.core.machine import Answered, Report, Restore
+from gradserve_service.core.repeats import found
 from gradserve_service.replica import checkpoints, recovery, restores
 from gradserve_service.replica.checkpoints import Checkpoints
 from gradserve_service.replica.events import Feed
@@ -63,8 +64,9 @@ def step_stays() -> Off:
 def keys_of_any_operation() -> Off:
     """A key that was used is known, whatever it was used for."""
 
-    def repeated(control: Control, operation: str, key: str | None) -> Answered | None:
-        return Answered() if key is not None and key in control.idempotency else None
+    def repeated(control: Control, kind: Any, content: Any, key: str | None, own: str | None = None) -> Answered | None:
+        known = found(control.repeats, key, own)
+        return None if known is None else Answered(made=known[1].made)
 
     with mock.patch.object(machine, "repeated", repeated), mock.patch.object(restores, "repeated", repeated):
         yield
@@ -72,17 +74,17 @@ def keys_of_any_operation() -> Off:
 
 def reports_again() -> Any:
     """A report is taken whenever it comes."""
-    return decided(Report, lambda control, report: (dataclasses.replace(control, idempotency={}), report))
+    return decided(Report, lambda control, report: (dataclasses.replace(control, repeats={}), report))
 
 
 @contextmanager
 def restores_again() -> Off:
     """A restore is done whenever it comes."""
 
-    async def unknown(self: Restores, key: str | None) -> None:
+    async def unknown(self: Restores, source: Any, key: str | None) -> None:
         return None
 
-    forget = decided(Restore, lambda control, restore: (dataclasses.replace(control, idempotency={}), restore))
+    forget = decided(Restore, lambda control, restore: (dataclasses.replace(control, repeats={}), restore))
     with mock.patch.object(Restores, "_repeated", unknown), forget:
         yield
 
