@@ -26,7 +26,7 @@ import references
 from cases import FAMILIES
 from cases.draws import Draw
 
-from gradserve.specs import OPTIMIZERS, ReduceOnPlateau, RunSpec
+from gradserve.specs import ReduceOnPlateau, RunSpec
 from gradserve_service.core.plateau import PlateauState, after_report, rate
 from gradserve_service.core.schedules import resolve
 
@@ -45,11 +45,11 @@ ROWS = [row for family in FAMILIES.values() for row in family.ROWS]
 def our_weights(spec: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Iterator[Any]:
     """The weights of the service's arithmetic after each update."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from core.running import Updates
+    from core.running import Updates, tensors_of
 
-    run = Updates(spec, start.astype(dtype))
-    for gradient, lr in zip(gradients, lrs, strict=True):
-        run.step(gradient, float(lr))
+    run = Updates(spec, start.astype(dtype), layout=tensors_of(SHAPES))
+    for k, (gradient, lr) in enumerate(zip(gradients, lrs, strict=True)):
+        run.step(gradient, float(lr), loss=references.loss_at(k))
         yield run.weights
 
 
@@ -77,7 +77,8 @@ def optimizer_rows(count: int) -> Iterator[tuple[str, bool]]:
             for dtype in BOUNDS
         }
         double, single = worst["float64"], worst["float32"]
-        held = double[0] <= BOUNDS["float64"] and single[0] <= BOUNDS["float32"]
+        theirs = single[1] <= BOUNDS["float32"] and 2 * single[1] <= single[2]  # it is they who are less exact
+        held = double[0] <= BOUNDS["float64"] and (single[0] <= BOUNDS["float32"] or theirs)
         figures = " | ".join(f"{x:.1e}" for x in (double[0], *single))
         yield f"| `{name}` | {form} | {reference} | {figures} |", held
 
@@ -86,7 +87,7 @@ def preset_differences() -> list[str]:
     """Where a preset is not what the library's constructor says."""
     wrong = []
     for reference in references.WEIGHTS:
-        for name in OPTIMIZERS.built:
+        for name in references.NAMES[reference]:
             spec: Any = RunSpec.model_validate({"optimizer": {"name": name, "compat": reference}}).optimizer
             for field, theirs in references.constructor_defaults(reference, name).items():
                 if getattr(spec, field) != theirs:
@@ -294,7 +295,8 @@ Written by `scripts/parity.py` with {versions}; {draws} draws of hyperparameters
 Each draw: random hyperparameters on the preset of the reference (`compat`), 100 updates of three tensors of rank 1, 2
 and 3, weights from N(0, 0.1²), gradients N(0, 1) · exp(N(0, 1)), a learning rate that changes at every update. A figure
 is the largest difference of any weight after any update over the largest distance that any weight moved, the worst of
-all draws. *exact* is our own arithmetic in float64. Bounds: 1e-11 in float64, 1e-5 in float32.
+all draws. *exact* is our own arithmetic in float64. Bounds: 1e-11 in float64, 1e-5 in float32 (of *ours, exact* where
+theirs is further from it).
 
 What is left in float32 is mostly the rounding of the weights, half a unit in the last place at each update, for us and
 for them. It grows with the weights and not with the way: weights of size 1 that move by 0.01 in 100 updates end a few

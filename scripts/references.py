@@ -33,7 +33,13 @@ TORCH, KERAS, OPTAX = (
 OURS = {  # their word → ours
     "beta_1": "beta1", "beta_2": "beta2", "b1": "beta1", "b2": "beta2", "epsilon": "eps", "rho": "alpha",
     "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr",
+    "max_learning_rate": "max_lr",
 }  # fmt: skip
+
+
+def loss_at(k: int) -> float:
+    """The loss of update k, from 0, for the rules that need one."""
+    return 2.0 + (k % 7) / 4
 
 
 def arguments(words: Sequence[str], fields: Fields) -> dict[str, Any]:
@@ -98,12 +104,24 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     given = arguments(words, fields)
     if given.get("momentum") == 0:
         given["momentum"] = None
-    optimizer = getattr(optax, name)(lambda count: rates[count], **given)
+    rate_word = {"polyak_sgd": "scaling"}.get(name, "learning_rate")
+    made = getattr(optax, name, None) or getattr(optax.contrib, name)
+    if name == "sm3":  # the one of them that takes no schedule
+
+        def made(learning_rate: Any, momentum: float) -> Any:
+            return optax.chain(optax.scale_by_sm3(momentum), optax.scale_by_learning_rate(learning_rate))
+
+    if name == "polyak_sgd":  # theirs scales before Polyak's step, so that lr is in its norm, against their own formula
+
+        def made(scaling: Any, **fields: Any) -> Any:
+            return optax.chain(optax.scale_by_polyak(**fields), optax.scale_by_learning_rate(scaling))
+
+    optimizer = optax.with_extra_args_support(made(**{rate_word: lambda count: rates[count]}, **given))
     weights = [jnp.asarray(part) for part in _parts(shapes, start, dtype)]
     state = optimizer.init(weights)
-    for gradient in gradients:
+    for k, gradient in enumerate(gradients):
         pushed = [jnp.asarray(part) for part in _parts(shapes, gradient, dtype)]
-        changes, state = optimizer.update(pushed, state, weights)
+        changes, state = optimizer.update(pushed, state, weights, value=jnp.asarray(loss_at(k), dtype))
         weights = optax.apply_updates(weights, changes)
         yield np.concatenate([np.asarray(part).ravel() for part in weights])
 
@@ -111,6 +129,9 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
     "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
 }  # fmt: skip
+
+
+NAMES: Mapping[str, Sequence[str]] = {"torch": list(TORCH), "keras": list(KERAS), "optax": list(OPTAX)}
 
 
 def _parts(shapes: Sequence[Sequence[int]], vector: Any, dtype: str) -> list[Any]:
@@ -133,7 +154,8 @@ def constructor_defaults(reference: str, name: str) -> dict[str, Any]:
         import optax as module
     table = {"torch": TORCH, "keras": KERAS, "optax": OPTAX}[reference]
     theirs, words = table[name]
-    signature = inspect.signature(getattr(module, theirs)).parameters
+    made = getattr(module, theirs, None) or getattr(module.contrib, theirs)
+    signature = inspect.signature(made).parameters
     found: dict[str, Any] = {}
     for word in {*words, "lr", "learning_rate", "weight_decay"} & set(signature):
         default = signature[word].default

@@ -9,21 +9,31 @@ from typing import Any
 import numpy as np
 
 from gradserve import specs
+from gradserve.wire import Layout
 from gradserve_service.core.blocks import BLOCK_ELEMENTS, Array, RunAll, in_turn, sum_of_squares
-from gradserve_service.core.gradient import Gradient, Span
+from gradserve_service.core.gradient import Gradient, Span, spans_between
 from gradserve_service.core.groups import GroupTerms, Stretch
 from gradserve_service.core.optimizers import Rule, rule_for
+from gradserve_service.core.slots import new_slots
 from gradserve_service.core.update import UpdateStatistics, apply_update
 
 
 class Updates:
     """Weights and slots of one dtype, and `step` after `step` on them. Every buffer for new weights starts as NaN."""
 
-    def __init__(self, spec: Any, weights: Any, clip: Sequence[Any] = (), rule: Rule | None = None) -> None:
+    def __init__(
+        self,
+        spec: Any,
+        weights: Any,
+        clip: Sequence[Any] = (),
+        rule: Rule | None = None,
+        layout: Layout | None = None,
+    ) -> None:
         self.rule = rule or rule_for(spec)
         self.lr, self.clip = spec.lr, clip
         self.weights: Array = np.array(weights)
-        self.slots = {slot.name: np.full_like(self.weights, slot.initial) for slot in self.rule.slots}
+        self.layout = layout or Layout.of({"all": [self.weights.size]})
+        self.slots = new_slots(self.rule.slots, self.layout, self.weights)
         self.memory = dict(self.rule.memory)
         self.updates = 0
 
@@ -36,6 +46,7 @@ class Updates:
         block_elements: int = BLOCK_ELEMENTS,
         terms: Sequence[GroupTerms] = (),
         stretches: Sequence[Stretch] = (),
+        loss: float = 1.0,
     ) -> UpdateStatistics:
         if not isinstance(gradient, Gradient):
             gradient = Gradient.whole(read_only(np.asarray(gradient, self.weights.dtype)))
@@ -51,6 +62,8 @@ class Updates:
             gradient=gradient,
             terms=terms or [GroupTerms(self.lr if lr is None else lr, self.rule.weight_decay)],
             stretches=stretches,
+            layout=self.layout,
+            loss=loss,
             momentum=momentum,
             step=self.updates,
             run_all=run_all,
@@ -59,11 +72,24 @@ class Updates:
         self.weights = next_weights
         return statistics
 
+    def gradient_of(self, vector: Any, present: Sequence[bool]) -> Gradient:
+        """Those tensors of a whole gradient that are present, in the layout's order."""
+        names, shapes = self.layout.names, self.layout.shapes
+        sent = Layout.of({n: s for n, s, here in zip(names, shapes, present, strict=True) if here})
+        pieces = [vector[self.layout.span(name)] for name in sent.names]
+        flat = read_only(np.concatenate([*pieces, vector[:0]]).astype(self.weights.dtype))
+        return Gradient(flat, spans_between(sent, self.layout), sum_of_squares(flat), True)
+
     @property
     def state(self) -> bytes:
         """All bytes of weights, slots and memory."""
         vectors = [self.weights, *self.slots.values(), *map(np.float64, self.memory.values())]
         return b"".join(vector.tobytes() for vector in vectors)
+
+
+def tensors_of(shapes: Sequence[Sequence[int]]) -> Layout:
+    """The layout of tensors in this order."""
+    return Layout.of({f"{place:02}": shape for place, shape in enumerate(shapes)})
 
 
 def read_only(array: Array) -> Array:
@@ -90,10 +116,15 @@ def partial(values: Sequence[float | None], dtype: Any) -> Gradient:
 def golden_run(case: Mapping[str, Any], given: Mapping[str, Any], dtype: Any) -> Iterator[Updates]:
     """The run after each of the golden gradients (`scripts/make_golden.py`)."""
     spec = specs.RunSpec.model_validate({"optimizer": case["optimizer"], "clip": case["clip"]})
-    run = Updates(spec.optimizer, np.array(given["weights"], dtype), spec.clip)
+    run = Updates(spec.optimizer, np.array(given["weights"], dtype), spec.clip, layout=Layout.of(given["shapes"]))
     for gradient, factor in zip(given["gradients"], given["lr_factors"], strict=True):
-        run.step(gradient, spec.optimizer.lr * factor)
+        run.step(gradient, spec.optimizer.lr * factor, loss=given_loss(run.updates))
         yield run
+
+
+def given_loss(k: int) -> float:
+    """The loss of update k, from 0, where a rule needs one."""
+    return 2.0 + (k % 7) / 4
 
 
 def state_digest(case: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ ONE = np.ones(1, np.float32)
         ({"w": ONE, "optimizer/w": ONE}, "unknown-tensor"),
         ({"w": ONE, "v": ONE, "optimizer/exp_avg/w": ONE}, "layout-mismatch"),
         ({"w": ONE, "optimizer/exp_avg/w": np.ones(2, np.float32)}, "layout-mismatch"),
-        ({"w": ONE, **{f"optimizer/slot{i}/w": ONE for i in range(8)}}, "validation-error"),
+        ({"w": ONE, **{f"optimizer/slot{i}/w": ONE for i in range(13)}}, "validation-error"),
     ],
 )
 def test_tensors_that_are_no_state_are_refused(tensors: dict[str, Any], code: str) -> None:

@@ -13,7 +13,7 @@ from core.strategies import EACH, label
 from gradserve import specs
 from gradserve_service.core.gradient import Gradient
 from gradserve_service.core.groups import GroupTerms
-from gradserve_service.core.optimizers import RULES, Rule, Sgd, rule_for
+from gradserve_service.core.optimizers import RULES, rule_for
 from gradserve_service.core.update import apply_update
 
 each = pytest.mark.parametrize("spec", EACH, ids=label)
@@ -169,14 +169,3 @@ def test_a_rule_is_its_spec_with_arithmetic(spec: Any) -> None:
     assert isinstance(rule, type(spec))
     assert rule.model_dump() == spec.model_dump()
     assert rule_for(type(spec).model_validate(spec.model_dump())) is rule
-
-
-def test_a_kind_of_rule_without_a_sweep_is_refused_by_name() -> None:
-    """A rule that needs sums per tensor must not be applied as if it needed none."""
-
-    class PerTensor(Sgd):
-        kind: ClassVar[Any] = "per_tensor"
-
-    rule: Rule = PerTensor()
-    with pytest.raises(NotImplementedError, match="per_tensor"):
-        Updates(specs.Sgd(), np.ones(2), rule=rule).step(np.ones(2))

@@ -144,7 +144,7 @@ class Scenario:
         saved = self.saved[name]
         frame = payload_frame(saved)
         request = Restore(
-            saved.layout, tuple(saved.slots), saved.step, saved.memory, saved.plateau, saved.updates,
+            saved.layout, saved.slot_shapes, saved.step, saved.memory, saved.plateau, saved.updates,
             saved.samples_seen, saved.spec["schedule"], {"checkpoint": name}, frame.digest, frame.size, first_only, key,
         )  # fmt: skip
         c = self.control

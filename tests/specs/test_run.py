@@ -11,6 +11,7 @@ from gradserve.problems import PROBLEMS, Refused
 from gradserve.specs import (
     AGGREGATIONS,
     CLIPS,
+    OPTIMIZERS,
     STALENESS,
     Adam,
     AdamW,
@@ -275,8 +276,8 @@ def test_what_is_not_named_stays(fields):
     ("fields", "detail"),
     [
         ({"name": "sgd"}, "optimizer: expected name 'adam', came 'sgd': another rule needs another run"),
-        ({"name": "lion"}, "optimizer: expected one of sgd, adagrad, rmsprop, adam, adamw, adamax, nadam; this version "
-                           "does not build the optimizer 'lion' yet"),
+        ({"name": "diloco"}, f"optimizer: expected one of {', '.join(OPTIMIZERS.built)}; this version does not build "
+                             "the optimizer 'diloco' yet"),
         ({"lr": -1}, "optimizer.lr: expected a number ≥ 0, came -1"),
         ({"compat": "keras"}, "optimizer: compat sets defaults when a run is created: send the fields to change"),
         ({"momentum": 0.9}, "optimizer: expected only the fields lr, beta1, beta2, eps, eps_root, eps_hat, "

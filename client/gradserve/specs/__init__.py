@@ -20,6 +20,7 @@ from .decays import (
 )
 from .descent import Sgd
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
+from .layerwise import Fromage, Lamb, Lars, Novograd
 from .messages import validation_refusal
 from .moments import Adam, Adamax, AdamW, Nadam
 from .optimizer_fields import OptimizerFields
@@ -43,14 +44,17 @@ from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
 from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
 from .scaled import Adagrad, RmsProp
 from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
+from .shaped import Sm3
+from .stepsizes import PolyakSgd
 
 __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
     "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "AggregationSpec", "Async", "Branch",
     "Chained", "ClientOwned", "ClipSpec", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
-    "Exponential", "Family", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Linear", "MultiStep", "Nadam",
-    "NoStaleness", "Noam", "OneCycle", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant",
-    "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges", "RunSpec",
-    "ScheduleSpec", "Sequential", "Sgd", "Spec", "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup",
-    "WarmupCosine", "Wsd", "groups_of", "idle_patterns", "validation_refusal",
+    "Exponential", "Family", "Fromage", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars", "Linear",
+    "MultiStep", "Nadam", "NoStaleness", "Noam", "Novograd", "OneCycle", "OptimizerFields", "OptimizerSpec",
+    "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau",
+    "ReportName", "RmsProp", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd", "Sm3", "Spec",
+    "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup", "WarmupCosine", "Wsd", "groups_of", "idle_patterns",
+    "validation_refusal",
 ]  # fmt: skip

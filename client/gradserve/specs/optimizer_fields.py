@@ -32,6 +32,7 @@ class OptimizerFields(Spec):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torch": {}}
+    needs_loss: ClassVar[bool] = False  # each push has to name its loss
     other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # folded → the fields that the name stands for
     field_aliases: ClassVar[Mapping[str, str]] = {"learningrate": "lr", "epsilon": "eps"}
 

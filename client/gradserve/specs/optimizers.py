@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field
 
-from . import descent, moments, scaled
+from . import descent, layerwise, moments, scaled, shaped, stepsizes
 from .base import Family
 from .optimizer_fields import OptimizerFields, folded_is
 
@@ -21,6 +21,9 @@ _FAMILIES = (
     descent.FAMILY,
     scaled.FAMILY,
     moments.FAMILY,
+    layerwise.FAMILY,
+    stepsizes.FAMILY,
+    shaped.FAMILY,
 )
 _BUILT: Mapping[str, type[OptimizerFields]] = {
     spec.model_fields["name"].default: spec for family in _FAMILIES for spec in family

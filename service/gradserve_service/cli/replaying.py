@@ -127,9 +127,10 @@ def state_digests(state: State) -> dict[str, str]:
     arrays = state.arrays
     if arrays.layout is None or arrays.weights is None:
         return {}
-    views = arrays.layout.views
-    slots = {slot: tensors_digest(views(buffer)) for slot, buffer in sorted(arrays.slots.items())}
-    return {"weights": tensors_digest(views(arrays.weights)), **slots}
+    slots = {
+        slot: tensors_digest(arrays.slot_layout(slot).views(buffer)) for slot, buffer in sorted(arrays.slots.items())
+    }
+    return {"weights": tensors_digest(arrays.layout.views(arrays.weights)), **slots}
 
 
 def slot_digests(slots: Mapping[str, NDArray[np.float32]]) -> dict[str, str]:

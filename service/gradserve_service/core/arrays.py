@@ -24,6 +24,7 @@ from .history import History, Row
 from .measuring import distance, measure, measured_at_step
 from .optimizers import rule_for
 from .optimizers.rule import Memory, Rule
+from .slots import cut, new_slot, own_layouts
 from .update import apply_update
 
 Float32 = NDArray[np.float32]
@@ -32,12 +33,16 @@ NAN = float("nan")
 
 @dataclass(slots=True)
 class Arrays:
-    """Weights float32[N], one float32[N] buffer a slot, the rule's own numbers, what the updates did."""
+    """Weights float32[N], one float32 buffer a slot, the rule's own numbers, what the updates did.
+
+    A slot is as the weights are, N elements, unless it is in `own_layouts`.
+    """
 
     spec: RunSpec
     layout: Layout | None = None
     weights: Float32 | None = None
     slots: dict[str, Float32] = field(default_factory=dict)
+    own_layouts: dict[str, Layout] = field(default_factory=dict)
     memory: Memory = field(default_factory=dict)
     step: int = 0
     version: int = -1
@@ -63,21 +68,25 @@ class Arrays:
         return sum(array.nbytes for array in held) + self.history.nbytes
 
     def fit(self, spec: RunSpec) -> None:
-        """Follow a changed spec: slots and memory of equal name are kept, new ones start at their initial value."""
+        """Follow a changed spec: slots and memory of equal name (and layout) are kept, new ones are as they begin."""
         if (spec.optimizer, spec.groups) != (self.spec.optimizer, self.spec.groups):
             self.history.rates = ()  # they were another rule's, or other groups'
         self.spec, self._stretches = spec, None
         if self.layout is None:
             return
-        wanted = {slot.name: slot.initial for slot in self.rule.slots}
-        self.slots = {name: self.slots[name] if name in self.slots else self._slot(wanted[name]) for name in wanted}
+        held, self.own_layouts = self.own_layouts, own_layouts(self.rule.slots, self.layout)
+        self.slots = {
+            slot.name: self.slots[slot.name]
+            if slot.name in self.slots and held.get(slot.name) == self.own_layouts.get(slot.name)
+            else new_slot(slot, self.slot_layout(slot.name).parameters, self.weights)
+            for slot in self.rule.slots
+        }
         self.memory = {name: self.memory.get(name, initial) for name, initial in self.rule.memory.items()}
 
-    def _slot(self, initial: float) -> Float32:
+    def slot_layout(self, name: str) -> Layout:
+        """Where each tensor lies in a slot."""
         assert self.layout is not None
-        slot = allocate(self.layout.parameters)
-        slot.fill(initial)
-        return slot
+        return self.own_layouts.get(name, self.layout)
 
 
 def update(
@@ -102,13 +111,15 @@ def update(
 
 
 def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffer: Callable[[int], Float32]) -> None:
-    if header["layout"] is not None:
+    first = header["layout"] is not None
+    if first:
         arrays.layout = Layout.of(header["layout"])
-        arrays.fit(arrays.spec)
     # A copy: the payload may lie in the buffer of a request body, or in the journal's own bytes.
     state = header.get("state")
     if state is None:
         arrays.weights = _copied(weights, new_buffer)
+        if first:
+            arrays.fit(arrays.spec)
     else:
         _restore(arrays, state, weights, new_buffer)
     arrays.version += 1
@@ -117,7 +128,9 @@ def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffe
 def _restore(arrays: Arrays, state: Mapping[str, Any], vectors: Float32, new_buffer: Callable[[int], Float32]) -> None:
     """A whole state: the vector holds the weights and then each slot of the rule that it was saved with."""
     assert arrays.layout is not None
-    weights, *slots = vectors.reshape(1 + len(state["slots"]), arrays.layout.parameters)
+    arrays.own_layouts = {name: Layout.of(shapes) for name, shapes in state["slots"].items() if shapes is not None}
+    sizes = [arrays.slot_layout(name).parameters for name in state["slots"]]
+    weights, *slots = cut(vectors, [arrays.layout.parameters, *sizes])
     arrays.weights = _copied(weights, new_buffer)
     arrays.slots = {name: _copied(slot, new_buffer) for name, slot in zip(state["slots"], slots, strict=True)}
     arrays.memory = dict(state["memory"])
@@ -155,8 +168,10 @@ def _apply(
         gradient=gradient,
         terms=terms,
         stretches=arrays.stretches,
+        layout=arrays.layout,
         momentum=header["update"]["momentum"],
         step=arrays.step + 1,
+        loss=header["loss"],
         run_all=run_all,
     )
     base_version = arrays.version

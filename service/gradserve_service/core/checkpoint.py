@@ -21,16 +21,17 @@ from pydantic import AfterValidator, BaseModel, Field, Json, ValidationError
 
 from gradserve.problems import refuse
 from gradserve.specs import RunSpec, validation_refusal
-from gradserve.wire import RESERVED_PREFIX, Frame, Layout, allocate, check_user_names
+from gradserve.wire import RESERVED_PREFIX, Frame, Layout, check_user_names
 
 from .arrays import Arrays
 from .control import Control
 from .image import header_bytes, tensor_rows
-from .optimizers import MEMORY_NAMES, NEVER_NEGATIVE
+from .optimizers import MEMORY_NAMES, NEVER_NEGATIVE, rule_for
 from .plateau import FRESH, PlateauState
+from .slots import cut, own_layouts
 
 Float32 = NDArray[np.float32]
-SLOTS_MAX = 7  # of a file from outside: no rule has more than four
+SLOTS_MAX = 12  # of a file from outside: no rule has more than ten
 STEPS_MAX = 1 << 52  # of a file from outside: as many again can follow before JSON's integers end
 SAMPLES_MAX = 1e100  # of a file from outside: no number of pushes makes it infinite
 
@@ -52,11 +53,22 @@ class SavedState:
     position: int | None = None
     etag: str | None = None
     section: memoryview | None = None  # weights and slots, where they lie end to end
+    own_layouts: Mapping[str, Layout] = field(default_factory=dict)  # of slots that are not as the weights are
 
     @property
     def size(self) -> int:
         """Bytes of weights and slots."""
-        return self.weights.nbytes * (1 + len(self.slots))
+        return self.weights.nbytes + sum(slot.nbytes for slot in self.slots.values())
+
+    def slot_layout(self, name: str) -> Layout:
+        """Where each tensor lies in a slot; of the weights, whose name is empty, where it lies in them."""
+        return self.own_layouts.get(name, self.layout)
+
+    @property
+    def slot_shapes(self) -> dict[str, dict[str, list[int]] | None]:
+        """The slots in their order: the shape of each tensor in it, None for the weights' own."""
+        own = self.own_layouts
+        return {name: _shapes(own[name]) if name in own else None for name in self.slots}
 
 
 def saved_state(control: Control, arrays: Arrays) -> SavedState:
@@ -76,6 +88,7 @@ def saved_state(control: Control, arrays: Arrays) -> SavedState:
         version=arrays.version,
         position=control.position,
         etag=control.etag,
+        own_layouts=arrays.own_layouts,
     )
 
 
@@ -84,7 +97,7 @@ def encode_checkpoint(saved: SavedState) -> list[bytes | memoryview]:
     header: dict[str, Any] = {"__metadata__": {name: json.dumps(value) for name, value in _said(saved).items()}}
     begin = 0
     for slot, vector in {"": saved.weights, **saved.slots}.items():
-        header.update(tensor_rows(saved.layout, slot, begin))
+        header.update(tensor_rows(saved.slot_layout(slot), slot, begin))
         begin += vector.nbytes
     return [header_bytes(header), *(vector.data.cast("B") for vector in (saved.weights, *saved.slots.values()))]
 
@@ -96,7 +109,7 @@ def _said(saved: SavedState) -> dict[str, Any]:
         "position": saved.position,
         "etag": saved.etag,
         "spec": saved.spec,
-        "slots": list(saved.slots),
+        "slots": saved.slot_shapes,
         "memory": dict(saved.memory),
         "plateau": asdict(saved.plateau),
         "updates": saved.updates,
@@ -111,9 +124,16 @@ def decode_checkpoint(file: memoryview) -> SavedState:
     said = {name: json.loads(text) for name, text in header.pop("__metadata__").items()}
     layout = Layout.of({name: row["shape"] for name, row in header.items() if not name.startswith(RESERVED_PREFIX)})
     section, names = file[8 + size :].toreadonly(), said.pop("slots")
-    weights, *slots = np.frombuffer(section, "<f4").reshape(1 + len(names), layout.parameters)
+    own = {name: Layout.of(shapes) for name, shapes in names.items() if shapes is not None}
+    sizes = [own.get(name, layout).parameters for name in ("", *names)]
+    weights, *slots = cut(np.frombuffer(section, "<f4"), sizes)
     said["plateau"] = PlateauState(**said["plateau"])
-    return SavedState(layout, weights, dict(zip(names, slots, strict=True)), section=section, **said)
+    vectors = dict(zip(names, slots, strict=True))
+    return SavedState(layout, weights, vectors, section=section, own_layouts=own, **said)
+
+
+def _shapes(layout: Layout) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in zip(layout.names, layout.shapes, strict=True)}
 
 
 def payload_frame(saved: SavedState) -> Frame:
@@ -121,7 +141,8 @@ def payload_frame(saved: SavedState) -> Frame:
     section = saved.section
     if section is None:
         section = np.concatenate([saved.weights, *saved.slots.values()]).data.cast("B").toreadonly()
-    layout = Layout.of({f"{number:02}": [saved.layout.parameters] for number in range(1 + len(saved.slots))})
+    vectors = (saved.weights, *saved.slots.values())
+    layout = Layout.of({f"{number:02}": [vector.size] for number, vector in enumerate(vectors)})
     return Frame(layout, "float32", section, {})
 
 
@@ -170,31 +191,32 @@ def imported_state(frame: Frame, spec: Mapping[str, Any]) -> SavedState:
     check_user_names(layout)
     if not layout.names:
         raise refuse("validation-error", "the file has no weights: expected one tensor at least outside 'optimizer/'")
-    slots = _slot_names(frame.layout, layout)
-    vectors = allocate((1 + len(slots)) * layout.parameters).reshape(1 + len(slots), layout.parameters)
+    stated = spec if said.spec is None else said.spec.canonical()
+    known = {} if not stated else own_layouts(rule_for(RunSpec.model_validate(stated).optimizer).slots, layout)
+    own = _slot_layouts(frame.layout, layout, known)
     views = frame.layout.views(frame.vector())
-    for slot, vector in zip(("", *slots), vectors, strict=True):
+    vectors = []
+    for slot, tensors in {"": layout, **own}.items():
         prefix = f"{RESERVED_PREFIX}{slot}/" if slot else ""
-        for name, view in layout.views(vector).items():
-            np.copyto(view, views[prefix + name])
-            if slot in NEVER_NEGATIVE and view.size and view.min() < 0:
-                detail = f"{prefix + name!r}: expected no negative number, {float(view.min())!r} came: a root is taken"
-                raise refuse("validation-error", detail, tensor=prefix + name)
+        vectors.append(tensors.flatten({name: views[prefix + name] for name in tensors.names}))
+        if slot in NEVER_NEGATIVE and vectors[-1].size and vectors[-1].min() < 0:
+            _refuse_negative(prefix, {name: views[prefix + name] for name in tensors.names})
     return SavedState(
         layout=layout,
         weights=vectors[0],
-        slots=dict(zip(slots, vectors[1:], strict=True)),
-        spec=spec if said.spec is None else said.spec.canonical(),
+        slots=dict(zip(own, vectors[1:], strict=True)),
+        spec=stated,
         step=said.step,
         memory=said.memory,
         plateau=PlateauState(**said.plateau.model_dump()),
         updates=said.updates,
         samples_seen=said.samples_seen,
+        own_layouts={name: slot for name, slot in own.items() if name in known},
     )
 
 
-def _slot_names(came: Layout, weights: Layout) -> list[str]:
-    """The slots of a file: each has every tensor of the weights, in its shape."""
+def _slot_layouts(came: Layout, weights: Layout, known: Mapping[str, Layout]) -> dict[str, Layout]:
+    """The slots of a file: each has the tensors that it should, in their shapes. `known`: not as the weights are."""
     found: dict[str, set[str]] = {}
     for name in came.names:
         if name.startswith(RESERVED_PREFIX):
@@ -202,18 +224,26 @@ def _slot_names(came: Layout, weights: Layout) -> list[str]:
             if not slot:
                 detail = f"{name!r}: expected {RESERVED_PREFIX}<slot>/<tensor>, came an empty slot"
                 raise refuse("validation-error", detail, tensor=name)
-            if tensor not in weights:
+            layout = known.get(slot, weights)
+            if tensor not in layout:
                 raise refuse("unknown-tensor", f"{name!r}: expected a slot of a tensor of the weights", tensor=name)
-            expected, shape = list(weights.shape(tensor)), list(came.shape(name))
+            expected, shape = list(layout.shape(tensor)), list(came.shape(name))
             if shape != expected:
-                detail = f"{name!r}: expected the shape {expected} of its tensor, came {shape}"
+                detail = f"{name!r}: expected the shape {expected}, came {shape}"
                 raise refuse("layout-mismatch", detail, tensor=name, expected=expected, came=shape)
             found.setdefault(slot, set()).add(tensor)
     if len(found) > SLOTS_MAX:
         raise refuse("validation-error", f"expected at most {SLOTS_MAX} slots, came {len(found)}")
     for slot, tensors in found.items():
-        if len(tensors) < len(weights.names):
-            missing = next(name for name in weights.names if name not in tensors)
+        layout = known.get(slot, weights)
+        if len(tensors) < len(layout.names):
+            missing = next(name for name in layout.names if name not in tensors)
             detail = f"slot {slot!r}: expected one tensor for each of the weights, {missing!r} is missing"
             raise refuse("layout-mismatch", detail, tensor=missing)
-    return list(found)
+    return {slot: known.get(slot, weights) for slot in found}
+
+
+def _refuse_negative(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> None:
+    name, least = next((name, x.min()) for name, x in tensors.items() if x.size and x.min() < 0)
+    detail = f"{prefix + name!r}: expected no negative number, {float(least)!r} came: a root is taken"
+    raise refuse("validation-error", detail, tensor=prefix + name)

@@ -22,6 +22,7 @@ from gradserve.wire import ALIGNMENT, RESERVED_PREFIX, Layout, allocate
 from .arrays import Arrays
 from .control import Control
 from .history import History
+from .slots import cut, own_layouts
 
 SEMANTICS = 1  # raised when `advance` or `update` come to mean something else
 METADATA_KEY = "gradserve"
@@ -53,8 +54,7 @@ def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
         header[f"{HISTORY_PREFIX}{name}"] = {"dtype": "F64", "shape": list(table.shape), "data_offsets": offsets}
         begin += table.nbytes
     for prefix, vector in vectors:
-        assert arrays.layout is not None
-        header.update(tensor_rows(arrays.layout, prefix, begin))
+        header.update(tensor_rows(arrays.slot_layout(prefix), prefix, begin))
         begin += vector.nbytes
     return [
         header_bytes(header),
@@ -139,21 +139,20 @@ def decode_image(
     arrays.memory = state.get("memory", {})
     arrays.history = History.from_json(state["history"], _read_tables(header, image[8 + size :]))
     if control.layout is not None:
-        count = 1 + len(state["slots"])
-        section = image[len(image) - 4 * count * control.layout.parameters :]
-        vectors = _read_vectors(section, control.layout.parameters, count, new_buffer)
-        arrays.weights, *slots = vectors
+        arrays.own_layouts = own_layouts(arrays.rule.slots, control.layout)
+        sizes = [arrays.slot_layout(name).parameters for name in ("", *state["slots"])]
+        section = image[len(image) - 4 * sum(sizes) :]
+        arrays.weights, *slots = _read_vectors(section, sizes, new_buffer)
         arrays.slots = dict(zip(state["slots"], slots, strict=True))
     return control, arrays
 
 
 def _read_vectors(
-    section: memoryview, parameters: int, count: int, new_buffer: Callable[[int], NDArray[np.float32]]
+    section: memoryview, sizes: Sequence[int], new_buffer: Callable[[int], NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """Copies: slots are written in place, and the image's own memory goes back to whoever read it."""
-    everything = np.frombuffer(section, "<f4").reshape(count, parameters)
-    vectors = [new_buffer(parameters) for _ in range(count)]
-    for vector, source in zip(vectors, everything, strict=True):
+    vectors = [new_buffer(size) for size in sizes]
+    for vector, source in zip(vectors, cut(np.frombuffer(section, "<f4"), sizes), strict=True):
         np.copyto(vector, source)
     return vectors
 

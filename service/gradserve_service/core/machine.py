@@ -16,7 +16,7 @@ is fenced and not that its gradient is stale.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from .gradient import spans_between
 from .optimizers import rule_for
 from .plateau import FRESH, PlateauState, after_report
 from .repeats import OWN, Kind, Made, asked_digest, found, made_by, remembered
+from .slots import own_layouts
 
 # What is asked of a run. Every request is a value: the same request and control state give the same verdict.
 
@@ -95,7 +96,7 @@ class Restore:
     """A whole state from a checkpoint or an older version. Its payload is the weights and then the slots."""
 
     layout: Layout  # of the weights
-    slots: tuple[str, ...]
+    slots: Mapping[str, Mapping[str, Sequence[int]] | None]  # in their order; with shapes where not the weights'
     step: int
     memory: Mapping[str, float]
     plateau: PlateauState
@@ -201,8 +202,9 @@ def _decide_push(control: Control, push: Push) -> Draft:
             "skip this batch, or lower the learning rate",
             {"tensors": list(push.non_finite)},
         )
-    if refusal := _owner_of_the_rate(control, push):
-        return refusal
+    for check in (_owner_of_the_rate, _loss_for_the_rule):
+        if refusal := check(control, push):
+            return refusal
     return _async_rule(control, push)
 
 
@@ -223,6 +225,14 @@ def _owner_of_the_rate(control: Control, push: Push) -> Rejection | None:
             f"lr: expected rates for the groups {', '.join(known)}, came {', '.join(unknown)}",
             {"groups": known},
         )
+    return None
+
+
+def _loss_for_the_rule(control: Control, push: Push) -> Rejection | None:
+    if push.loss is None and control.spec.optimizer.needs_loss:
+        name = control.spec.optimizer.name
+        detail = f"loss: expected the loss of this gradient, none came: {name} computes its step from it"
+        return Rejection("validation-error", detail)
     return None
 
 
@@ -517,7 +527,7 @@ def _decide_restore(control: Control, request: Restore) -> Draft:
         "kind": "load",
         "layout": None if control.layout else dict(zip(request.layout.names, request.layout.shapes, strict=True)),
         "state": {
-            "slots": list(request.slots),
+            "slots": dict(request.slots),
             "step": request.step,
             "memory": dict(request.memory),
             "plateau": asdict(request.plateau if same_schedule else FRESH),
@@ -749,6 +759,8 @@ def _snapshot_due_bytes(control: Control) -> float:
         return float("inf")
     created = control.creation
     slots = rule_for(control.spec.optimizer).slots
-    state_bytes = 4 * control.layout.parameters * (1 + len(slots))
+    own = own_layouts(slots, control.layout)
+    sizes = (own.get(slot.name, control.layout).parameters for slot in slots)
+    state_bytes = 4 * (control.layout.parameters + sum(sizes))
     due = max(created.journal_bytes_min, created.journal_state_factor * state_bytes)
     return due if created.journal_bytes_max is None else min(due, created.journal_bytes_max)

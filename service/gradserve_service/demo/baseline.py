@@ -17,6 +17,7 @@ from gradserve_service.core.gradient import Gradient, Span
 from gradserve_service.core.groups import GroupTerms
 from gradserve_service.core.optimizers import rule_for
 from gradserve_service.core.schedules import resolve
+from gradserve_service.core.slots import new_slots
 from gradserve_service.core.update import apply_update
 
 from .digits import CLASSES, PIXELS, Digits, batches
@@ -38,7 +39,7 @@ def train_alone(
     parameters = initial_parameters(PIXELS, plan.hidden, CLASSES, plan.seed)
     layout = Layout.of({name: value.shape for name, value in parameters.items()})
     weights, spare = layout.flatten(parameters), allocate(layout.parameters)
-    slots = {slot.name: np.full(layout.parameters, slot.initial, np.float32) for slot in rule.slots}
+    slots = new_slots(rule.slots, layout, weights)
     memory = dict(rule.memory)
     trace = Trace()
     began = time.monotonic()
@@ -56,8 +57,10 @@ def train_alone(
                 memory=memory,
                 gradient=_whole(layout.flatten(gradients)),
                 terms=[GroupTerms(lr, rule.weight_decay)],
+                layout=layout,
                 momentum=momentum,
                 step=k + 1,
+                loss=loss,
             )
             weights, spare = spare, weights
             trace.extend([(k + 1, time.monotonic() - began, loss, lr, 0)])

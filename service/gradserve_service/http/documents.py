@@ -108,7 +108,7 @@ class CatalogueItem(Answer):
 
 
 class SlotItem(Answer):
-    """A vector that an optimizer keeps beside the weights, one float32 a parameter."""
+    """A vector that an optimizer keeps beside the weights, mostly one float32 a parameter."""
 
     name: str
     meaning: str
@@ -131,7 +131,8 @@ class OptimizerItem(CatalogueItem):
     slots: list[SlotItem]
     numbers: list[str] = Field(description="Doubles that it keeps once a run.")
     bytes_per_parameter: int = Field(
-        description="4 for the weight and 4 for each slot, with the defaults. Gradients and answers are not counted."
+        description="4 for the weight and 4 for each slot, in a large matrix, with the defaults. Gradients and answers "
+        "are not counted."
     )
     determinism: str
 

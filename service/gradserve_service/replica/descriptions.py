@@ -93,7 +93,7 @@ def slots_by_tensor(state: State) -> tuple[Layout, NDArray[np.float32], dict[str
     tensors = {
         f"{slot}/{name}": view
         for slot, buffer in arrays.slots.items()
-        for name, view in arrays.layout.views(buffer).items()
+        for name, view in arrays.slot_layout(slot).views(buffer).items()
     }
     layout = Layout.of({name: view.shape for name, view in tensors.items()})
     metadata = {

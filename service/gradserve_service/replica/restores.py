@@ -61,7 +61,7 @@ class Restores:
         frame = await self.shop.run(saved.size // 4, lambda _: _digested(payload_frame(saved)))
         request = Restore(
             layout=saved.layout,
-            slots=tuple(saved.slots),
+            slots=saved.slot_shapes,
             step=saved.step,
             memory=saved.memory,
             plateau=saved.plateau,

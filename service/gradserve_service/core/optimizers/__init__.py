@@ -11,10 +11,16 @@ from gradserve.specs import OptimizerFields, OptimizerSpec
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
 from .adamax import Adamax
+from .fromage import Fromage
+from .lamb import Lamb
+from .lars import Lars
 from .nadam import Nadam
+from .novograd import Novograd
+from .polyak import PolyakSgd
 from .rmsprop import RmsProp
 from .rule import Memory, Rule, Slot
 from .sgd import Sgd
+from .sm3 import Sm3
 
 __all__ = ["MEMORY_NAMES", "NEVER_NEGATIVE", "RULES", "Memory", "Rule", "Slot", "rule_for"]
 
@@ -28,6 +34,9 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     (Sgd,),
     (Adagrad, RmsProp),
     (Adam, AdamW, Adamax, Nadam),
+    (Lamb, Lars, Novograd, Fromage),
+    (PolyakSgd,),
+    (Sm3,),
 )  # type: ignore[assignment]  # each is both, though none inherits `_Built`
 
 RULES: Final[Mapping[str, type[_Built]]] = {

@@ -6,7 +6,9 @@ from functools import cache
 from typing import Any, Final
 
 from gradserve.specs import OPTIMIZERS
+from gradserve.wire import Layout
 
+from ..slots import own_layouts
 from . import RULES
 
 __all__ = ["optimizer_catalogue"]
@@ -15,7 +17,12 @@ FLOAT32_BYTES: Final = 4
 # What is promised of the bits, by the kind of a rule.
 DETERMINISM: Final = {
     "elementwise": "exact: the same bits for any block size, number of threads and server",
+    "per_tensor": "exact: sums over a tensor in fixed chunks; the same bits for any number of threads and server",
+    "whole_run": "exact: sums over the run in fixed chunks; the same bits for any number of threads and server",
+    "shaped": "exact: tensor by tensor; the same bits for any number of threads and server",
 }
+OF_ONE_TYPE: Final = "of one machine type: matrix products; the same bits on servers with the same processor and NumPy"
+A_MATRIX: Final = Layout.of({"kernel": [1024, 1024]})
 
 
 @cache
@@ -39,13 +46,19 @@ def _entry(name: str) -> dict[str, Any]:
         "slots": _slots(name),
         "numbers": sorted(rule().memory),
         "bytes_per_parameter": bytes_per_parameter(name, {}),
-        "determinism": DETERMINISM[rule.kind],
+        "determinism": DETERMINISM[rule.kind] if rule.every_machine else OF_ONE_TYPE,
     }
 
 
 def bytes_per_parameter(name: str, fields: Any) -> int:
-    """float32 of the weight and of each slot. Not counted: the gradient, and what is copied for an answer."""
-    return FLOAT32_BYTES * (1 + len(RULES[name].model_validate(fields).slots))
+    """float32 of the weight and of each slot. Not counted: the gradient, and what is copied for an answer.
+
+    Of a large matrix, where a slot for rows and columns is next to nothing.
+    """
+    slots = RULES[name].model_validate(fields).slots
+    own = own_layouts(slots, A_MATRIX)
+    elements = sum(own.get(slot.name, A_MATRIX).parameters for slot in slots)
+    return round(FLOAT32_BYTES * (1 + elements / A_MATRIX.parameters))
 
 
 def _slots(name: str) -> list[dict[str, Any]]:

@@ -11,14 +11,14 @@ The driver (`core.update`) does everything else, the same for every rule: blocks
 the sign of `maximize`, tensors that did not come, and the subtraction, whose result goes into the next weights.
 
 `u` is the block of the next weights itself, so the change needs no memory of its own, and a rule that has to scale it
-by a sum (over a tensor: LAMB; over all: Prodigy) finds the whole change there after a first sweep. Such a rule says so
-in `kind`; the driver refuses a kind that it has no sweep for.
+by a sum (over a tensor: LAMB; over all: Prodigy) finds the whole change there after a first sweep. What such a rule
+says besides is in `kinds.py`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -26,12 +26,17 @@ import numpy as np
 
 from ..blocks import Array
 
-__all__ = ["TINY", "Kind", "Memory", "Rule", "Scalar", "Slot", "decaying_exponential", "integer_power", "keep_and_add"]
+__all__ = [
+    "TINY", "Kind", "Memory", "Rule", "Scalar", "Shape", "Slot", "decaying_exponential", "integer_power",
+    "keep_and_add",
+]  # fmt: skip
 
 Kind = Literal["elementwise", "per_tensor", "whole_run", "shaped"]
 Scalar = Any  # a 0-d array of the weights' dtype: a np.float64 would make every operation three times slower (NEP 50)
 
 Memory = dict[str, float]  # numbers that a rule keeps between updates: owned as slots are, written in place
+
+Shape = tuple[int, ...]
 
 TINY = 2.0**-126  # the smallest normal float32
 
@@ -44,6 +49,8 @@ class Slot:
     meaning: str
     initial: float = 0.0
     never_negative: bool = False  # its root is taken, or it is a magnitude
+    from_weights: bool = False  # starts as a copy of the weights instead
+    shape: Callable[[Shape], Shape | None] | None = None  # of a tensor's shape; None from it: that tensor has no slot
 
 
 class Rule(ABC):
@@ -52,8 +59,10 @@ class Rule(ABC):
     if TYPE_CHECKING:  # fields of every optimizer's spec
         lr: float
         weight_decay: float
-        weight_decay_mode: Literal["l2", "decoupled"]
         maximize: bool
+
+        @property
+        def weight_decay_mode(self) -> str: ...  # a field too; each spec says which modes it has
 
         def model_copy(self, *, update: dict[str, Any]) -> Self: ...
 
@@ -61,6 +70,7 @@ class Rule(ABC):
     momentum_field: ClassVar[str | None] = None  # what a schedule's momentum replaces: "momentum", "beta1" or nothing
     forms: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # fields that bring more slots than the defaults do
     scratch_blocks: ClassVar[int] = 0  # blocks like `u` that `change` needs besides it
+    every_machine: ClassVar[bool] = True  # the same bits everywhere; False: on machines of one type (matrix products)
 
     @property
     @abstractmethod
@@ -93,6 +103,16 @@ class Rule(ABC):
         None for a rule whose rate is the same for all elements. A new array; for people, never for an update.
         """
         return None
+
+    def decay_rate(self, t: int, lr: float, memory: Memory) -> float:
+        """What decoupled weight decay is multiplied with at update `t`, before the memory goes ahead: mostly lr."""
+        return lr
+
+    def with_decay(self, decay: float) -> Self:
+        """This rule for a group with a weight decay of its own. Elementwise ones leave decay to the driver."""
+        if self.kind == "elementwise" or decay == self.weight_decay:
+            return self
+        return self.model_copy(update={"weight_decay": decay})
 
     def with_momentum(self, momentum: float) -> Self:
         """This rule for an update whose schedule gives the momentum."""
