@@ -21,10 +21,6 @@ FAMILIES = {
 }
 
 
-def tensors_of(body):
-    return decode_frame(body).layout.names
-
-
 COSINE = {"name": "warmup_cosine", "warmup_steps": 3, "total_steps": 10}
 
 
