@@ -77,6 +77,7 @@ class Campaign:
             progress(self.counts, crew.count, time.monotonic() - began)
         for server in fleet.servers:
             server.resume()
+            server.await_service()
 
     def _pause(self, server: Server, seconds: float) -> None:
         """Stop a server in its tracks; it wakes up by itself, maybe into another world."""
@@ -87,15 +88,19 @@ class Campaign:
         threading.Timer(seconds, server.resume).start()
 
     def _kill_server(self, server: Server) -> None:
+        """Its next life begins while the others are attacked, and may itself be cut short before it serves."""
         server.kill()
         self.counts["server killed"] += 1
-        server.start()
+        server.launch()
 
     def _kill_redis(self, fleet: Fleet) -> None:
         self.redis.kill()
         self.counts["redis killed"] += 1
         self.prepare_loss()
         self.redis.start()
+        for server in fleet.servers:
+            if not server.paused:
+                server.await_service()
         self.converged_seconds.append(fleet.answering(self.siege.run))
 
     def _same_as_before(self, server: Server) -> None:

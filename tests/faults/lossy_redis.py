@@ -12,6 +12,7 @@ from pathlib import Path
 from real_redis import RealRedis
 
 SOURCE = Path(__file__).with_name("slow_fsync.c")
+END_OF_TRANSACTION = b"*1\r\n$4\r\nEXEC\r\n"
 FSYNC_MILLISECONDS = 3_000  # longer than the 2 s that Redis holds a write back
 
 
@@ -27,10 +28,16 @@ def on_a_slow_disk(redis: RealRedis) -> None:
 
 
 def cut_the_end(redis: RealRedis, chance: random.Random, bytes_max: int) -> int:
-    """Take some bytes off the end of a dead Redis' append-only file; answers how many. It starts all the same, without
-    the commands that are no longer whole."""
-    files = sorted((redis.directory / "appendonlydir").glob("*.incr.aof"))
-    size = files[-1].stat().st_size
-    cut = min(chance.randint(1, bytes_max), size)
-    os.truncate(files[-1], size - cut)
-    return cut
+    """Take some whole transactions off the end of a dead Redis' append-only file; answers how many bytes.
+
+    Never a part of one: Redis 7.0 starts on a torn transaction and appends what comes next *into* it, so that its next
+    start but one runs the torn half as well. It then holds what it had lost in the place of what it had acknowledged.
+    The chain tells, where it is read; no server can undo it.
+    """
+    file = sorted((redis.directory / "appendonlydir").glob("*.incr.aof"))[-1]
+    kept = file.read_bytes()
+    end = max(0, len(kept) - chance.randint(1, bytes_max))
+    end = kept.rfind(END_OF_TRANSACTION, 0, end) + len(END_OF_TRANSACTION)
+    assert end >= len(END_OF_TRANSACTION), "nothing would be left of the file"
+    os.truncate(file, end)
+    return len(kept) - end

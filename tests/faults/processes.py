@@ -109,6 +109,7 @@ class Server:
     lives: int = 0
     popen: subprocess.Popen[bytes] | None = None
     paused: bool = False
+    _announced: int = 0  # the life that has said that it serves
     _lock: threading.RLock = field(default_factory=threading.RLock)  # a pause ends in a thread of its own
 
     @property
@@ -134,12 +135,15 @@ class Server:
         return self
 
     def await_service(self) -> Server:
-        """Return when it says that it serves."""
+        """Return when it says that it serves, in this life."""
         assert self.popen is not None
         assert self.popen.stdout is not None
+        if self._announced == self.lives:
+            return self
         line = self.popen.stdout.readline()
         assert line, f"the server ended with {self.popen.wait()} before it served:\n{self.log.end()}"
         assert json.loads(line)["url"] == self.url
+        self._announced = self.lives
         return self
 
     def kill(self) -> None:
