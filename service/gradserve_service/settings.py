@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gradserve.specs import expected_of
 from gradserve_service.limits import Limits
 from gradserve_service.store.records import Durability
 
@@ -113,5 +114,5 @@ def read_settings(**given: Any) -> Settings:
 def _complaint(error: Any, chosen: dict[str, Any]) -> str:
     name = str(error["loc"][0]) if error["loc"] else "settings"
     place = f"--{name.replace('_', '-')}" if name in chosen else f"${ENVIRONMENT_PREFIX}{name.upper()}"
-    came = "" if name == "token" else f" (came: {error['input']!r})"
-    return f"{place}: {error['msg']}{came}"
+    came = "" if name == "token" else f", came {error['input']!r}"
+    return f"{place}: expected {expected_of(error)}{came}"

@@ -240,3 +240,11 @@ async def test_head_on_the_events_answers_at_once(server):
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert (await server.client.get("/v1/runs/run")).status_code == 200
+
+
+async def test_a_reader_from_another_history_hears_of_the_gap_at_once(online):
+    """Its last event lies past the head: the first that comes says so, with the head as its id."""
+    await online.make_run(weights={"w": [1.0]})
+    async with watching(online, last=99) as events:
+        (position, kind, fields), *_ = await some(events, 1)
+    assert (position, kind, fields["position"]) == (1, "gap", 99)

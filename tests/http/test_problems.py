@@ -142,3 +142,19 @@ async def test_a_head_request_is_refused_without_a_body(server):
     answer = await server.client.head("/v1/runs/nobody/weights")
     assert answer.status_code == 404
     assert answer.content == b""
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "said"),
+    [
+        ("GET", "/v1/runs?limit=x", None, "limit: expected an integer, came 'x'"),
+        ("GET", "/v1/runs?state=asleep", None, "state: expected 'running', 'paused' or 'closed', came 'asleep'"),
+        ("POST", "/v1/runs/run/restore", b"{}", "expected either checkpoint or version, came neither"),
+        ("PATCH", "/v1/runs/run", b'{"optimizer": {"lr": ' + b"9" * 5000 + b"}}", "an integer has more digits"),
+    ],
+)
+async def test_a_refusal_says_what_was_expected_and_what_came(server, method, path, body, said):
+    """In one form, whoever found it."""
+    await server.make_run(weights={"w": [1.0]})
+    answer = await server.client.request(method, path, content=body, headers={"Content-Type": "application/json"})
+    assert said in answer.json()["detail"]

@@ -21,7 +21,7 @@ from .decays import (
 from .descent import Sgd
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .layerwise import Fromage, Lamb, Lars, Novograd
-from .messages import validation_refusal
+from .messages import expected_of, validation_refusal
 from .moments import Adam, Adamax, AdamW, Nadam
 from .optimizer_fields import OptimizerFields
 from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
@@ -55,6 +55,6 @@ __all__ = [
     "MultiStep", "Nadam", "NoStaleness", "Noam", "Novograd", "OneCycle", "OptimizerFields", "OptimizerSpec",
     "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau",
     "ReportName", "RmsProp", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd", "Sm3", "Spec",
-    "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup", "WarmupCosine", "Wsd", "groups_of", "idle_patterns",
+    "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup", "WarmupCosine", "Wsd", "expected_of", "groups_of", "idle_patterns",
     "validation_refusal",
 ]  # fmt: skip

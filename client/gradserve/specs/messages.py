@@ -47,6 +47,14 @@ _EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "string_pattern_mismatch": lambda context: f"text of the form {context['pattern']}",
     "too_short": lambda context: f"at least {context['min_length']} items",
     "too_long": lambda context: f"at most {context['max_length']} items",
+    "json_invalid": lambda _: "JSON text",
+    "json_type": lambda _: "JSON text",
+    "int_parsing": lambda _: "an integer",
+    "int_parsing_size": lambda _: "an integer of fewer digits",
+    "int_from_float": lambda _: "an integer",
+    "float_parsing": lambda _: "a number",
+    "bool_parsing": lambda _: "true or false",
+    "path_type": lambda _: "a path",
     "literal_error": lambda context: str(context["expected"]),
 }
 
@@ -65,13 +73,18 @@ def validation_refusal(error: ValueError, within: str = "") -> Refused:
     return refuse("validation-error", "; ".join(map(_sentence, rows)), errors=rows)
 
 
-def _row(item: Mapping[str, Any], within: str) -> dict[str, Any]:
+def expected_of(item: Mapping[str, Any]) -> str:
+    """What one of pydantic's findings expected."""
     kind, context = item["type"], item.get("ctx", {})
-    field = _path([within, *item["loc"]] if within else item["loc"])
     if kind == "value_error":  # our own words, complete
-        return {"field": field, "expected": str(context["error"]), "came": None}
-    expected = _EXPECTED[kind](context) if kind in _EXPECTED else item["msg"]
-    return {"field": field, "expected": expected, "came": "nothing" if kind == "missing" else _came(item["input"])}
+        return str(context["error"])
+    return _EXPECTED[kind](context) if kind in _EXPECTED else str(item["msg"])
+
+
+def _row(item: Mapping[str, Any], within: str) -> dict[str, Any]:
+    kind, field = item["type"], _path([within, *item["loc"]] if within else item["loc"])
+    came = "nothing" if kind == "missing" else None if kind == "value_error" else _came(item["input"])
+    return {"field": field, "expected": expected_of(item), "came": came}
 
 
 def _sentence(row: Mapping[str, Any]) -> str:

@@ -51,7 +51,9 @@ def parse_json(body: bytes | bytearray | memoryview) -> Any:
     except UnicodeError:
         raise refuse("malformed-json", "expected text in UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise refuse("malformed-json", f"expected strict JSON: {error}") from None
+        long = "int_max_str_digits" in str(error)  # Python's words are for who runs it
+        why = "an integer has more digits than are read" if long else str(error)
+        raise refuse("malformed-json", f"expected strict JSON: {why}") from None
     return value
 
 

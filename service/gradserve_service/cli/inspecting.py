@@ -63,7 +63,8 @@ def inspect(
 
 def _print(found: dict[str, Any]) -> None:
     """The table, what was asked for below it, and what is damaged."""
-    print(f"{found['store']}  durability {found['durability']}")
+    level = found["durability"]
+    print(f"{found['store']}  durability {'as its server asks for' if level is None else level}")
     print_table(
         ("run", "uid", "created", "position", "head", "journal", "entries", "payloads", "snapshots at", "checkpoints"),
         [
@@ -85,6 +86,11 @@ def _print(found: dict[str, Any]) -> None:
         print("everything is as it was written")
 
 
+def _durability(store: Store) -> str | None:
+    """What Redis gives. Of SQLite it is the choice of each server that writes there, and the file does not tell."""
+    return None if store.kind == "sqlite" else store.durability
+
+
 async def _verify(url: str, name: str | None, entries: int) -> dict[str, Any]:
     """Damage first: what is damaged cannot always be described."""
     async with opened_to_read(url) as store:
@@ -95,7 +101,7 @@ async def _verify(url: str, name: str | None, entries: int) -> dict[str, Any]:
             if not found:
                 runs.append(await _describe(store, record, entries))
             damage += found
-        return {"store": store.url, "durability": store.durability, "runs": runs, "damage": damage}
+        return {"store": store.url, "durability": _durability(store), "runs": runs, "damage": damage}
 
 
 async def _chosen(store: Store, name: str | None) -> list[CatalogueRecord]:
@@ -110,7 +116,7 @@ async def _chosen(store: Store, name: str | None) -> list[CatalogueRecord]:
 async def _look(url: str, name: str | None, entries: int) -> dict[str, Any]:
     async with opened_to_read(url) as store:
         runs = [await _describe(store, record, entries) for record in await _chosen(store, name)]
-        return {"store": store.url, "durability": store.durability, "runs": runs}
+        return {"store": store.url, "durability": _durability(store), "runs": runs}
 
 
 @contextlib.asynccontextmanager

@@ -198,7 +198,8 @@ def _decide_push(control: Control, push: Push) -> Draft:
     if push.non_finite:
         return Rejection(
             "non-finite-gradient",
-            f"expected finite numbers, NaN or Infinity came in {', '.join(push.non_finite)}; nothing was changed: "
+            "expected finite numbers whose squares float32 can hold (up to 1.8e19): NaN, Infinity or a larger one came "
+            f"in {', '.join(push.non_finite)}; nothing was changed: "
             "skip this batch, or lower the learning rate",
             {"tensors": list(push.non_finite)},
         )

@@ -384,7 +384,8 @@ class RestoreBody(BaseModel):
     @model_validator(mode="after")
     def _one_of_the_two(self) -> Self:
         if (self.checkpoint is None) == (self.version is None):
-            raise ValueError("expected either checkpoint or version")
+            came = "neither" if self.checkpoint is None else "both"
+            raise ValueError(f"expected either checkpoint or version, came {came}")
         return self
 
 

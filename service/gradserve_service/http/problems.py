@@ -19,6 +19,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from gradserve.problems import Refused, Rejection
+from gradserve.specs import expected_of
 from gradserve_service.store.protocols import RunAbsent, StoreDamaged, StoreFull, StoreUnavailable
 
 from .json_text import encode_json
@@ -123,12 +124,12 @@ def _validation_rejection(exc: RequestValidationError) -> Rejection:
     errors = [
         {
             "field": ".".join(str(part) for part in error["loc"][1:]),
-            "expected": error["msg"],
+            "expected": expected_of(error),
             "came": _short(error.get("input")),
         }
         for error in exc.errors()
     ]
-    detail = "; ".join(f"{error['field']}: {error['expected']} (came: {error['came']})" for error in errors)
+    detail = "; ".join(f"{error['field']}: expected {error['expected']}, came {error['came']}" for error in errors)
     return Rejection("validation-error", detail, {"errors": errors})
 
 

@@ -117,9 +117,16 @@ class Past:
         history as it is then.
         """
         head = await self._fresh()
-        return self._events(head.position if after is None else min(after, head.position))
+        if after is None or after <= head.position:
+            return self._events(head.position if after is None else after)
+        published = self._sequencer.published
+        version = -1 if published is None else published.version
+        # What the reader was told last is not in this history: it hears so at once, and then what is new.
+        return self._events(head.position, self._gap(head.position, after, head.position + 1, head.position, version))
 
-    async def _events(self, after: int) -> AsyncGenerator[Event | None]:
+    async def _events(self, after: int, first: Event | None = None) -> AsyncGenerator[Event | None]:
+        if first is not None:
+            yield first
         feed = self._feed
         feed.open()
         life = feed.life
@@ -165,7 +172,7 @@ class Past:
             yield self._gap(last, reached, last + 1, last, -1 if state is None else state.control.version)
 
     def _gap(self, place: int | None, reached: int, kept_from: int, kept_to: int, version: int) -> Event:
-        """Entries behind `reached` are no longer there; `version` is the one that they led to."""
+        """Entries behind `reached` are not there (any more); `version` is the one that they led to."""
         kept = {"kept_from": kept_from, "kept_to": kept_to}
         shown = version if version >= 0 else None
         return Event(place, "gap", {"position": reached, "version": shown, "at": self._sequencer.now(), **kept})

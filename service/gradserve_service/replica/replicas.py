@@ -198,7 +198,8 @@ class Replicas:
                 raise refuse("run-deleted", f"run '{name}' was deleted: create it again with PUT /v1/runs/{name}")
             replica = await self._replica(record)
         if uid is not None and replica.uid != uid:
-            raise refuse("run-deleted", f"the run {uid} was deleted; '{name}' is another run now", uid=replica.uid)
+            detail = f"expected run {uid} as '{name}', it is run {replica.uid}: yours was deleted, or never was"
+            raise refuse("run-deleted", detail, uid=replica.uid)
         self._open.move_to_end(name)
         return replica
 
