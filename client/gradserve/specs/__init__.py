@@ -55,6 +55,6 @@ __all__ = [
     "MultiStep", "Nadam", "NoStaleness", "Noam", "Novograd", "OneCycle", "OptimizerFields", "OptimizerSpec",
     "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau",
     "ReportName", "RmsProp", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd", "Sm3", "Spec",
-    "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup", "WarmupCosine", "Wsd", "expected_of", "groups_of", "idle_patterns",
-    "validation_refusal",
+    "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup", "WarmupCosine", "Wsd", "expected_of", "groups_of",
+    "idle_patterns", "validation_refusal",
 ]  # fmt: skip
