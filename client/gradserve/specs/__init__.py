@@ -5,6 +5,19 @@ canonical form. The front door: nothing else of this package is imported from ou
 """
 
 from .base import Family, ReportName, Spec
+from .clips import (
+    CLIPS,
+    Adaptive,
+    BlockRms,
+    Centralize,
+    ClipSpec,
+    GlobalNorm,
+    Noise,
+    Normalize,
+    Quantile,
+    TensorNorm,
+    Value,
+)
 from .cosines import Cosine, OneCycle, WarmupCosine
 from .cycles import CosineRestarts, Cyclic
 from .decays import (
@@ -28,16 +41,12 @@ from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
 from .plateau import ReduceOnPlateau
 from .policies import (
     AGGREGATIONS,
-    CLIPS,
     STALENESS,
     AggregationSpec,
     Async,
-    ClipSpec,
-    GlobalNorm,
     Inverse,
     NoStaleness,
     StalenessSpec,
-    Value,
 )
 from .push import CURSOR_BYTES_MAX, PushFields, Rate
 from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
@@ -49,12 +58,13 @@ from .stepsizes import PolyakSgd
 
 __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
-    "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "AggregationSpec", "Async", "Branch",
-    "Chained", "ClientOwned", "ClipSpec", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
-    "Exponential", "Family", "Fromage", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars", "Linear",
-    "MultiStep", "Nadam", "NoStaleness", "Noam", "Novograd", "OneCycle", "OptimizerFields", "OptimizerSpec",
-    "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Rate", "ReduceOnPlateau",
-    "ReportName", "RmsProp", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd", "Sm3", "Spec",
-    "StalenessSpec", "Step", "Swa", "Table", "Value", "Warmup", "WarmupCosine", "Wsd", "expected_of", "groups_of",
-    "idle_patterns", "validation_refusal",
+    "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "Adaptive", "AggregationSpec", "Async",
+    "BlockRms", "Branch", "Centralize", "Chained", "ClientOwned", "ClipSpec", "Constant", "ConstantFactor", "Cosine",
+    "CosineRestarts", "Cyclic", "Exponential", "Family", "Fromage", "GlobalNorm", "Inverse", "InverseSqrt",
+    "InverseTime", "Lamb", "Lars", "Linear", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize",
+    "Novograd", "OneCycle", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd",
+    "Polynomial", "Power", "PushFields", "Quantile", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges",
+    "RunSpec", "ScheduleSpec", "Sequential", "Sgd", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table",
+    "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "expected_of", "groups_of", "idle_patterns",
+    "validation_refusal",
 ]  # fmt: skip

@@ -8,8 +8,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ..problems import Refused, refuse
+from .clips import CLIPS
 from .optimizers import OPTIMIZERS
-from .policies import AGGREGATIONS, CLIPS, STALENESS
+from .policies import AGGREGATIONS, STALENESS
 from .schedules import SCHEDULES
 
 ERRORS_MAX: Final = 16  # more would only hide the first
@@ -32,6 +33,7 @@ _EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "greater_than": lambda context: f"a number > {_bound(context['gt'])}",
     "less_than_equal": lambda context: f"a number ≤ {_bound(context['le'])}",
     "less_than": lambda context: f"a number < {_bound(context['lt'])}",
+    "multiple_of": lambda context: f"a multiple of {_bound(context['multiple_of'])}",
     "finite_number": lambda _: "a finite number",
     "float_type": lambda _: "a number",
     "int_type": lambda _: "an integer",

@@ -1,58 +1,12 @@
-"""Clipping, aggregation and staleness: what happens to a gradient before the optimizer sees it."""
+"""Aggregation and staleness: which gradients become an update, and how much they count."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from .base import Count, Family, NotNegative, Positive, Spec
-
-# ------------------------------------------------------------------------------------------------------ clipping
-
-
-class GlobalNorm(Spec):
-    """Scale the whole gradient so that its Euclidean norm is at most `max_norm`."""
-
-    summary: ClassVar[str] = "Bound the norm of the whole gradient; its direction stays."
-    formula: ClassVar[str] = "g *= min(1, max_norm / (norm(g) + eps))"
-    source: ClassVar[str] = "torch.nn.utils.clip_grad_norm_; eps 0 is optax and Keras' global_clipnorm."
-    use_when: ClassVar[str] = "Recurrent networks and transformers; 1.0 is usual."
-    field_aliases: ClassVar[Mapping[str, str]] = {
-        "clipnorm": "max_norm", "globalclipnorm": "max_norm", "epsilon": "eps",
-    }  # fmt: skip
-
-    name: Literal["global_norm"] = "global_norm"
-    max_norm: Annotated[Positive, Field(description="Largest norm that passes unchanged.")]
-    eps: Annotated[NotNegative, Field(description="Added to the norm.")] = 1e-6
-
-
-class Value(Spec):
-    """Bound each element of the gradient to -value … value."""
-
-    summary: ClassVar[str] = "Bound each element of the gradient."
-    formula: ClassVar[str] = "g = min(max(g, -value), value)"
-    source: ClassVar[str] = "torch.nn.utils.clip_grad_value_; Keras' clipvalue."
-    use_when: ClassVar[str] = "Single wild elements; it turns the gradient's direction."
-    field_aliases: ClassVar[Mapping[str, str]] = {"clipvalue": "value"}
-
-    name: Literal["value"] = "value"
-    value: Annotated[Positive, Field(description="Largest magnitude of an element.")]
-
-
-CLIPS = Family(
-    kind="clip",
-    built={"global_norm": GlobalNorm, "value": Value},
-    aliases={"globalclipnorm": ("global_norm", {"eps": 0.0}), "clipvalue": ("value", {})},
-    planned=("tensor_norm", "block_rms", "adaptive", "normalize", "centralize", "quantile"),
-    planned_aliases={"clipnorm": "tensor_norm", "agc": "adaptive"},
-)
-
-ClipSpec = Annotated[
-    Annotated[GlobalNorm | Value, Field(discriminator="name")],
-    BeforeValidator(CLIPS.read),
-]
+from .base import Count, Family, Spec
 
 # --------------------------------------------------------------------------------------------------- aggregation
 

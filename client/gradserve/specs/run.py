@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from .base import COUNT_MAX, Spec, folded
+from .clips import ClipSpec
 from .groups import Groups
 from .messages import validation_refusal
 from .optimizer_fields import OptimizerFields, folded_is
 from .optimizers import OPTIMIZERS, OptimizerSpec, merged_optimizer
-from .policies import AggregationSpec, Async, ClipSpec, NoStaleness, StalenessSpec
+from .policies import AggregationSpec, Async, NoStaleness, StalenessSpec
 from .schedules import ScheduleSpec
 
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of runs, workers and checkpoints

@@ -6,6 +6,7 @@ memory are owned and written in place. If `update` raises, all may be half-writt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from .history import History, Row
 from .measuring import distance, measure, measured_at_step
 from .optimizers import rule_for
 from .optimizers.rule import Memory, Rule
+from .preprocess import Seen, preprocessed
 from .slots import cut, new_slot, own_layouts
 from .update import apply_update
 
@@ -153,14 +155,18 @@ def _apply(
     run_all: RunAll,
 ) -> None:
     assert arrays.weights is not None
+    assert arrays.layout is not None
     spec, next_weights = arrays.spec, new_buffer(arrays.weights.size)
     kept = training(spec.groups, arrays.stretches)
     if kept is not None:
         gradient = gradient.within(kept, run_all)
+    came = gradient
+    seen = Seen(arrays.weights, arrays.layout, arrays.step + 1, arrays.history.column("gradient_norm"))
+    gradient, clip, scale = preprocessed(spec.clip, came, seen, run_all)
     terms = group_terms(spec.optimizer, spec.groups, header["update"], header["weight"])
     statistics = apply_update(
         arrays.rule,
-        spec.clip,
+        clip,
         weights=arrays.weights,
         next_weights=next_weights,
         slots=arrays.slots,
@@ -177,7 +183,7 @@ def _apply(
     base_version = arrays.version
     arrays.step += 1
     arrays.version += 1
-    moved = _measure(arrays, gradient, next_weights, run_all)
+    moved = _measure(arrays, came, next_weights, run_all)
     arrays.weights = next_weights
     loss = header["loss"]
     arrays.history.rates = tuple(each.lr for each in terms)
@@ -187,9 +193,9 @@ def _apply(
             step=arrays.step,
             loss=NAN if loss is None else loss,
             lr=header["update"]["lr"],
-            gradient_norm=statistics.gradient_norm,
+            gradient_norm=math.sqrt(came.sum_of_squares),
             update_norm=moved,
-            clip_scale=statistics.clip_scale,
+            clip_scale=statistics.clip_scale * scale,
             staleness=base_version - header["base"],
             samples=header["samples"],
             time=header["at"] / 1000,

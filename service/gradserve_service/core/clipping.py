@@ -68,11 +68,13 @@ def clipped(clip: Sequence[ClipSpec], gradient: Gradient, run_all: RunAll) -> Cl
     for spec in clip:
         if spec.name == "value":
             stages, factor, norm = (*stages, Stage(factor, spec.value)), 1.0, None
-        else:
+        elif spec.name == "global_norm":
             if norm is None:
                 so_far = Clipped(stages, 1.0, 1.0)
                 norm = math.sqrt(sum_of_squares(gradient.vector, run_all, so_far.prepare))
             size = norm * factor + spec.eps  # 0 also for a norm that the stages before brought below all floats
             k = min(1.0, spec.max_norm / size) if size else 1.0
             factor, clip_scale = factor * k, clip_scale * k
+        else:
+            raise NotImplementedError(f"{spec.name!r} sees whole tensors: it is a stage of `preprocess`")
     return Clipped(stages, factor, clip_scale)
