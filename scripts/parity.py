@@ -312,8 +312,8 @@ Defaults: {defaults}
 
 The largest difference of any rate over lr (and of any momentum), k = 0 … {last}, past the end of each schedule. For
 `one_cycle` up to its end: past it torch bounces back, here the last rate holds. Keras' cosine is in float32 even here.
-`geron` is the OneCycleScheduler of the book's notebook. `reduce_on_plateau`: 200 reports, every mode, threshold,
-cooldown and floor that the reference has.
+`geron` is the OneCycleScheduler of the book's notebook, `paper` the formula as printed. `reduce_on_plateau`: 200
+reports, every mode, threshold, cooldown and floor that the reference has.
 
 | schedule | reference | difference | bound |
 |---|---|---|---|

@@ -155,7 +155,8 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
          "staleness.max_staleness: expected a number ≥ 0, came -1"),
         ({"optimizer": "sgd", "clip": [{"name": "value", "value": 1}, {"name": "value", "value": 0}]},
          "clip[1].value: expected a number > 0, came 0"),
-        ({"optimizer": "sgd", "clip": ["pixel"]}, "clip[0]: expected one of global_norm, value, tensor_norm, block_rms, "
+        ({"optimizer": "sgd", "clip": ["pixel"]},
+         "clip[0]: expected one of global_norm, value, tensor_norm, block_rms, "
          "adaptive, normalize, centralize, noise, quantile, came 'pixel'"),
         ({"optimizer": "sgd", "clip": [{"name": "noise", "gamma": 0.3}]},
          "clip[0].gamma: expected a multiple of 0.5, came 0.3"),
