@@ -24,7 +24,8 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from faults.bit_flips import Counts, RedisMedium, SqliteMedium, run
+from faults.bit_flips import Counts, run
+from faults.media import RedisMedium, SqliteMedium
 from real_redis import RealRedis
 
 OUTCOMES = ("refused", "recovered", "verify only", "harmless", "served wrong")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -82,7 +83,12 @@ class RealRedis:
             "logfile": str(self.directory / "redis.log"),
         }
         arguments = [word for name, value in (fixed | self.settings).items() for word in (f"--{name}", value)]
-        self._child = subprocess.Popen([redis_binary(), *arguments], stdout=subprocess.DEVNULL, env=self.environment)
+        self._child = subprocess.Popen(
+            [redis_binary(), *arguments],
+            stdout=subprocess.DEVNULL,
+            env=self.environment,
+            restore_signals=False,  # SIGXFSZ stays ignored: `limit_files` is an error of a write then
+        )
         deadline = time.monotonic() + START_SECONDS
         while self._ping() != b"+PONG\r\n":
             if self._child.poll() is not None or time.monotonic() > deadline:
@@ -112,6 +118,11 @@ class RealRedis:
         """SIGCONT."""
         assert self._child is not None
         self._child.send_signal(signal.SIGCONT)
+
+    def limit_files(self, size: int) -> None:
+        """No file grows beyond that many bytes (-1: beyond none): a write fails as on a full disk."""
+        assert self._child is not None
+        resource.prlimit(self._child.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def command(self, *words: str | bytes) -> bytes:
         """Send one command and answer the raw beginning of its reply (up to 64 KiB): for set-up and inspection."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.bit_flips import Medium, RedisMedium, SqliteMedium, run
+from faults.bit_flips import run
+from faults.media import Medium, RedisMedium, SqliteMedium
 from real_redis import RealRedis
 
 FLIPS = 60

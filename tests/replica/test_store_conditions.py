@@ -88,14 +88,48 @@ async def test_connections_that_are_killed_cost_nothing(redis: RealRedis) -> Non
             assert outcome["version"] == sequence
 
 
-async def outcome_of(run: Replica, sequence: int) -> dict[str, Any] | None:
-    """Of one push; None where the store was not reached."""
+async def outcome_of(run: Replica, sequence: int, meanwhile: str = "store-unavailable") -> dict[str, Any] | None:
+    """Of one push; None where it was refused for now."""
     try:
         return dict((await push(run, sequence)).outcome)
     except Refused as refused:
-        if refused.rejection.code != "store-unavailable":
+        if refused.rejection.code != meanwhile:
             raise
         return None
+
+
+async def test_a_full_disk_is_backpressure_until_there_is_room(redis: RealRedis) -> None:
+    """The append-only file cannot grow: gradients are refused and weights are served; with room it goes on."""
+    async with a_pushed_run(redis) as (replicas, run):
+        redis.limit_files(16_000)
+        sequence = 2
+        while await outcome_of(run, sequence, "backpressure") is not None:
+            sequence += 1
+        assert await refusal(replicas.create_run("another", ADAM)) == "backpressure"
+        weights = await run.weights()
+        assert weights is not None
+        assert weights.version == sequence - 1
+        redis.limit_files(-1)
+        while (outcome := await outcome_of(run, sequence, "backpressure")) is None:  # Redis tries again each second
+            pass
+        assert (outcome["outcome"], outcome["version"]) == ("applied", sequence)
+
+
+async def test_a_redis_whose_disk_is_full_at_always_ends_and_is_taken_up_again(redis: RealRedis) -> None:
+    """It acknowledges nothing that it cannot sync, and exits; started again with room, nothing is lost."""
+    redis.command("CONFIG", "SET", "appendfsync", "always")
+    redis.settings["appendfsync"] = "always"
+    async with a_pushed_run(redis) as (replicas, run):
+        redis.limit_files(16_000)
+        sequence = 2
+        while await outcome_of(run, sequence) is not None:
+            sequence += 1
+        assert await replicas.ready() != []
+        redis.kill()  # it has ended
+        redis.start()
+        assert await replicas.ready() == []
+        assert (await push(run, sequence)).outcome["version"] == sequence
+        assert (await run.describe())["version"] == sequence
 
 
 async def test_an_emptied_redis_is_lost_and_never_made_anew(redis: RealRedis) -> None:
