@@ -66,7 +66,7 @@ def others_golden(family: Any) -> dict[str, Any]:
 
     given, cases = inputs(), []
     for case in family.OTHERS:
-        reference = case["optimizer"]["compat"]
+        reference = case.get("reference") or case["optimizer"]["compat"]
         cases.append({**case, "clip": [], "weights_after": reference_run(reference, case, given, "float64")})
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in references.WEIGHTS)
     return {"written_by": versions, "cases": cases}
@@ -80,7 +80,7 @@ def reference_run(reference: str, case: dict[str, Any], given: dict[str, Any], d
 
     spec: Any = RunSpec.model_validate({"optimizer": case["optimizer"]}).optimizer
     fields = {**spec.model_dump(), "clip": case.get("clip", ())}
-    lrs = [spec.lr * factor for factor in given["lr_factors"]]
+    lrs = [spec.lr * (1.0 if case.get("constant_lr") else factor) for factor in given["lr_factors"]]
     run = references.WEIGHTS[reference](fields, list(SHAPES.values()), given["weights"], given["gradients"], lrs, dtype)
     return {str(t): weights.tolist() for t, weights in enumerate(run, 1) if t in (1, 2, 3, UPDATES)}
 

@@ -10,6 +10,7 @@ Keras runs on JAX: its torch backend has update rules of its own.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import warnings
@@ -23,17 +24,21 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import numpy as np
 from cases import FAMILIES
 
+from gradserve.specs import OPTIMIZERS
+
 Fields = Mapping[str, Any]  # a specification of ours, dumped: every field is there
 Vectors = Iterator[Any]  # all weights end to end, after each update
 
-TORCH, KERAS, OPTAX = (
-    {name: words for family in FAMILIES.values() for name, words in getattr(family, table).items()}
-    for table in ("TORCH", "KERAS", "OPTAX")
+TORCH, KERAS, OPTAX, PYTORCH_OPTIMIZER = (
+    {name: words for family in FAMILIES.values() for name, words in getattr(family, table, {}).items()}
+    for table in ("TORCH", "KERAS", "OPTAX", "PYTORCH_OPTIMIZER")
 )
 OURS = {  # their word → ours
     "beta_1": "beta1", "beta_2": "beta2", "b1": "beta1", "b2": "beta2", "epsilon": "eps", "rho": "alpha",
-    "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr",
-    "max_learning_rate": "max_lr",
+    "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr", "b3": "beta3",
+    "use_clipping": "clip_updates", "t_alpha_beta3": "alpha_warmup", "max_learning_rate": "max_lr",
+    "l1_regularization_strength": "l1", "l2_regularization_strength": "l2",
+    "l2_shrinkage_regularization_strength": "l2_shrinkage",
 }  # fmt: skip
 
 
@@ -44,9 +49,23 @@ def loss_at(k: int) -> float:
 
 def arguments(words: Sequence[str], fields: Fields) -> dict[str, Any]:
     """What the reference's constructor is called with."""
+    tuples = {"betas": "beta", "etas": "eta", "step_sizes": "step"}
     return {
-        word: (fields["beta1"], fields["beta2"]) if word == "betas" else fields[OURS.get(word, word)] for word in words
+        word: tuple(fields[name] for name in _members(tuples[word], fields))
+        if word in tuples
+        else fields[_ours(word, fields)]
+        for word in words
     }
+
+
+def _ours(word: str, fields: Any) -> str:
+    return word if word in fields else OURS.get(word, word)
+
+
+def _members(stem: str, fields: Fields) -> list[str]:
+    """The fields that a tuple of theirs holds: beta1, beta2, …; eta_minus, eta_plus; step_min, step_max."""
+    ends = ("1", "2", "3", "_minus", "_plus", "_min", "_max")
+    return [stem + end for end in ends if stem + end in fields]
 
 
 # ---------------------------------------------------------------------------------------------------- optimizers
@@ -56,13 +75,31 @@ def torch_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     """The weights of torch's optimizer after each update. `clip` in the fields is carried out as torch does it."""
     import torch
 
-    torch.set_default_dtype(getattr(torch, dtype))  # of NAdam's product
     name, words = TORCH[fields["name"]]
     given = arguments(words, fields)
-    if fields["name"] == "nadam":
+    if fields["name"] in ("nadam", "radam"):
         given["decoupled_weight_decay"] = fields["weight_decay_mode"] == "decoupled"
+    make = functools.partial(getattr(torch.optim, name), foreach=False, **given)
+    return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
+
+
+def pytorch_optimizer_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
+    """The weights of the optimizer of the package pytorch_optimizer after each update."""
+    import pytorch_optimizer
+
+    name, words, fixed = PYTORCH_OPTIMIZER[fields["name"]]
+    make = functools.partial(getattr(pytorch_optimizer, name), **arguments(words, fields), **fixed)
+    return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
+
+
+def _torch_run(
+    make: Callable[..., Any], fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str
+) -> Vectors:
+    import torch
+
+    torch.set_default_dtype(getattr(torch, dtype))  # of NAdam's product
     parameters = [torch.nn.Parameter(torch.tensor(part)) for part in _parts(shapes, start, dtype)]
-    optimizer = getattr(torch.optim, name)(parameters, foreach=False, **given)
+    optimizer = make(parameters)
     for gradient, lr in zip(gradients, lrs, strict=True):
         for parameter, part in zip(parameters, _parts(shapes, gradient, dtype), strict=True):
             parameter.grad = torch.tensor(part)
@@ -98,6 +135,7 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     """The weights of optax' optimizer after each update."""
     import jax.numpy as jnp
     import optax
+    import optax.contrib
 
     rates = jnp.asarray(lrs, dtype)
     name, words = OPTAX["amsgrad" if fields.get("amsgrad") else fields["name"]]
@@ -128,6 +166,7 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
 WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
     "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
+    "pytorch_optimizer": pytorch_optimizer_weights,
 }  # fmt: skip
 
 
@@ -150,21 +189,27 @@ def constructor_defaults(reference: str, name: str) -> dict[str, Any]:
         import torch.optim as module
     elif reference == "keras":
         import keras.optimizers as module
-    else:
+    elif reference == "optax":
         import optax as module
+    else:
+        return {}  # no preset is named after it
     table = {"torch": TORCH, "keras": KERAS, "optax": OPTAX}[reference]
+    if name not in table or name not in OPTIMIZERS.built:
+        return {}
     theirs, words = table[name]
     made = getattr(module, theirs, None) or getattr(module.contrib, theirs)
     signature = inspect.signature(made).parameters
     found: dict[str, Any] = {}
     for word in {*words, "lr", "learning_rate", "weight_decay"} & set(signature):
         default = signature[word].default
-        if default is inspect.Parameter.empty:
+        if default is inspect.Parameter.empty or (word == "learning_rate" and default is None):
             continue
         if word == "betas":
             found["beta1"], found["beta2"] = default
+        elif isinstance(default, tuple):
+            continue  # Rprop's pairs
         else:
-            found[OURS.get(word, word)] = 0.0 if default is None else default
+            found[_ours(word, OPTIMIZERS.built[name].model_fields)] = 0.0 if default is None else default
     return found
 
 

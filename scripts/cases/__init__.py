@@ -1,6 +1,6 @@
 """What the optimizers are compared with, one file a family: constructors of other libraries, draws, golden cases."""
 
-from . import descent, layerwise, moments, scaled, shaped, stepsizes
+from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
 
 FAMILIES = {
     "descent": descent,
@@ -9,4 +9,8 @@ FAMILIES = {
     "layerwise": layerwise,
     "stepsizes": stepsizes,
     "shaped": shaped,
+    "variances": variances,
+    "mixtures": mixtures,
+    "signs": signs,
+    "anchored": anchored,
 }

@@ -118,7 +118,8 @@ def golden_run(case: Mapping[str, Any], given: Mapping[str, Any], dtype: Any) ->
     spec = specs.RunSpec.model_validate({"optimizer": case["optimizer"], "clip": case["clip"]})
     run = Updates(spec.optimizer, np.array(given["weights"], dtype), spec.clip, layout=Layout.of(given["shapes"]))
     for gradient, factor in zip(given["gradients"], given["lr_factors"], strict=True):
-        run.step(gradient, spec.optimizer.lr * factor, loss=given_loss(run.updates))
+        lr = spec.optimizer.lr * (1.0 if case.get("constant_lr") else factor)
+        run.step(gradient, lr, loss=given_loss(run.updates))
         yield run
 
 

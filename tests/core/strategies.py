@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from core.families import descent, moments, scaled
+from core.families import anchored, descent, mixtures, moments, scaled, signs, variances
 from gradserve import specs
 
 FAMILIES = (
     descent,
     scaled,
     moments,
+    variances,
+    mixtures,
+    signs,
+    anchored,
 )
 optimizers = reduce(or_, (family.OPTIMIZERS for family in FAMILIES))
 

@@ -11,15 +11,23 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from core.families.anchored import AnchoredSteps
 from core.families.descent import DescentSteps
+from core.families.mixtures import MixtureSteps
 from core.families.moments import MomentsSteps
 from core.families.scaled import ScaledSteps
+from core.families.signs import SignSteps
+from core.families.variances import VarianceSteps
 
 
 class Twin(
     DescentSteps,
     ScaledSteps,
     MomentsSteps,
+    VarianceSteps,
+    MixtureSteps,
+    SignSteps,
+    AnchoredSteps,
 ):
     """Weights and optimizer state as lists of floats. `step` applies one gradient; None marks a weight without one."""
 

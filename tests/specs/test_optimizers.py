@@ -238,7 +238,8 @@ def test_keras_defaults_that_ask_for_nothing_are_dropped():
 @pytest.mark.parametrize(
     ("written", "detail"),
     [
-        ("lion", f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'lion' yet"),
+        ("rowwise_adam",
+         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'rowwise_adam' yet"),
         ("SGDScheduleFree",
          f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'schedule_free_sgd' yet"),
         ("adma", f"optimizer: expected one of {BUILT}, came 'adma'"),

@@ -4,6 +4,7 @@ Pydantic models, frozen. They read what people write (aliases, shorthand, Keras'
 canonical form. The front door: nothing else of this package is imported from outside.
 """
 
+from .anchored import Asgd, Cocob, Ftrl, Madgrad
 from .base import Family, ReportName, Spec
 from .clips import (
     CLIPS,
@@ -35,6 +36,7 @@ from .descent import Sgd
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .layerwise import Fromage, Lamb, Lars, Novograd
 from .messages import expected_of, validation_refusal
+from .mixtures import Adan, AdEMAMix, OptimisticAdam, OptimisticGradientDescent, SimplifiedAdEMAMix
 from .moments import Adam, Adamax, AdamW, Nadam
 from .optimizer_fields import OptimizerFields
 from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
@@ -51,20 +53,23 @@ from .policies import (
 from .push import CURSOR_BYTES_MAX, PushFields, Rate
 from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
 from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
-from .scaled import Adagrad, RmsProp
+from .scaled import Adadelta, Adagrad, RmsProp
 from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
 from .shaped import Sm3
+from .signs import Lion, Rprop, SignSgd, Signum
 from .stepsizes import PolyakSgd
+from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
 __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
-    "SCHEDULES", "SGD", "STALENESS", "Adagrad", "Adam", "AdamW", "Adamax", "Adaptive", "AggregationSpec", "Async",
-    "BlockRms", "Branch", "Centralize", "Chained", "ClientOwned", "ClipSpec", "Constant", "ConstantFactor", "Cosine",
-    "CosineRestarts", "Cyclic", "Exponential", "Family", "Fromage", "GlobalNorm", "Inverse", "InverseSqrt",
-    "InverseTime", "Lamb", "Lars", "Linear", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize",
-    "Novograd", "OneCycle", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd",
-    "Polynomial", "Power", "PushFields", "Quantile", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "RunChanges",
-    "RunSpec", "ScheduleSpec", "Sequential", "Sgd", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table",
-    "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "expected_of", "groups_of", "idle_patterns",
-    "validation_refusal",
+    "SCHEDULES", "SGD", "STALENESS", "AcProp", "AdEMAMix", "AdaBelief", "Adadelta", "Adagrad", "Adam", "AdamW",
+    "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch", "Centralize",
+    "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
+    "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
+    "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
+    "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
+    "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
+    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
+    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
+    "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

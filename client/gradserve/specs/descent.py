@@ -25,7 +25,8 @@ class Sgd(OptimizerFields):
     use_when: ClassVar[str] = "Convolutional networks, convex problems; the rule that is easiest to reason about."
     other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "gradientdescent": {}, "gd": {}, "momentum": {"momentum": 0.9}, "nag": _NESTEROV, "nesterov": _NESTEROV,
-        "sgdw": {"weight_decay_mode": "decoupled"},
+        "sgdw": {"weight_decay_mode": "decoupled"}, "fedavgm": {"lr": 1.0, "momentum": 0.9},
+        "diloco": {"lr": 0.7, **_NESTEROV},
     }  # fmt: skip
     field_aliases: ClassVar[Mapping[str, str]] = {**OptimizerFields.field_aliases, "mu": "momentum"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -43,7 +43,10 @@ class Adam(AdamFields):
     summary: ClassVar[str] = "Adaptive moments: a step size of its own for each parameter."
     source: ClassVar[str] = "torch.optim.Adam; Kingma & Ba 2015 (arXiv:1412.6980); amsgrad: Reddi et al. 2018."
     use_when: ClassVar[str] = "The first thing to try."
-    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"amsgrad": {"amsgrad": True}}
+    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "amsgrad": {"amsgrad": True},
+        "fedadam": {"lr": 0.1, "beta2": 0.99, "eps": 1e-3, "bias_correction": False},
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "torch": {},
         "keras": {"eps": 1e-7, "eps_hat": True, "weight_decay_mode": "decoupled"},
@@ -82,6 +85,9 @@ class Adamax(OptimizerFields):
         "m <- beta1 m + (1 - beta1) g; u <- max(beta2 u, |g| + eps); w -= lr / (1 - beta1^t) m / u. "
         "eps_in_max false: u <- max(beta2 u, |g|); w -= lr / (1 - beta1^t) m / (u + eps)."
     )
+    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "adamaxw": {"weight_decay": 1e-2, "weight_decay_mode": "decoupled"},
+    }
     source: ClassVar[str] = "torch.optim.Adamax; Kingma & Ba 2015, section 7.1 (arXiv:1412.6980)."
     use_when: ClassVar[str] = "Embeddings, and gradients that come rarely and loud; needs no square."
     field_aliases: ClassVar[Mapping[str, str]] = BETA_ALIASES
@@ -111,6 +117,9 @@ class Nadam(OptimizerFields):
         "w -= lr ((1 - mu(t)) / (1 - P) g + mu(t+1) / (1 - P mu(t+1)) m) / (sqrt(v / (1 - beta2^t)) + eps). "
         "variant constant: mu(t) = beta1, the numerator beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)."
     )
+    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "nadamw": {"weight_decay": 1e-2, "weight_decay_mode": "decoupled"},
+    }
     source: ClassVar[str] = "torch.optim.NAdam; Dozat 2016; variant constant: optax.nadam."
     use_when: ClassVar[str] = "Where Adam works and the gradients are not too noisy; often a little faster."
     field_aliases: ClassVar[Mapping[str, str]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field
 
-from . import descent, layerwise, moments, scaled, shaped, stepsizes
+from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
 from .base import Family
 from .optimizer_fields import OptimizerFields, folded_is
 
@@ -24,6 +24,10 @@ _FAMILIES = (
     layerwise.FAMILY,
     stepsizes.FAMILY,
     shaped.FAMILY,
+    variances.FAMILY,
+    mixtures.FAMILY,
+    signs.FAMILY,
+    anchored.FAMILY,
 )
 _BUILT: Mapping[str, type[OptimizerFields]] = {
     spec.model_fields["name"].default: spec for family in _FAMILIES for spec in family

@@ -1,4 +1,4 @@
-"""Rates divided by the size of each parameter's gradients: Adagrad and RMSprop. Legend: `optimizers.py`."""
+"""Rates divided by the size of each parameter's gradients: Adagrad, RMSprop and Adadelta. Legend: `optimizers.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .base import Flag, Fraction, NotNegative
+from .base import Flag, Fraction, NotNegative, Positive
 from .optimizer_fields import Decay, DecayMode, Eps, Lr, Maximize, OptimizerFields
 
 EpsInSqrt = Annotated[Flag, Field(description="Add eps under the square root (Keras, optax).")]
@@ -27,7 +27,10 @@ class Adagrad(OptimizerFields):
     formula: ClassVar[str] = (
         "h <- h + g²; w -= lr / (1 + lr_decay (t - 1)) g / (sqrt(h) + eps), or g / sqrt(h + eps) with eps_in_sqrt."
     )
-    source: ClassVar[str] = "torch.optim.Adagrad; Duchi et al. 2011."
+    source: ClassVar[str] = "torch.optim.Adagrad; Duchi et al. 2011; fedadagrad: Reddi et al. 2021, Algorithm 2."
+    other_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fedadagrad": {"lr": 0.1, "eps": 1e-3, "initial_accumulator_value": 1e-6},
+    }
     use_when: ClassVar[str] = "Sparse gradients, convex problems; on long runs its steps become too small."
     field_aliases: ClassVar[Mapping[str, str]] = _ALIASES
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -100,4 +103,29 @@ class RmsProp(OptimizerFields):
         return self
 
 
-FAMILY: Final[tuple[type[OptimizerFields], ...]] = (Adagrad, RmsProp)
+class Adadelta(OptimizerFields):
+    """Steps in the units of the weights: recent steps over recent gradients. Matches torch.optim.Adadelta."""
+
+    summary: ClassVar[str] = "Each step as long as recent steps, per recent gradient: hardly a rate to choose."
+    formula: ClassVar[str] = (
+        "v <- rho v + (1 - rho) g²; d = sqrt(a + eps) / sqrt(v + eps) g; a <- rho a + (1 - rho) d²; w -= lr d."
+    )
+    source: ClassVar[str] = "torch.optim.Adadelta; Zeiler 2012 (arXiv:1212.5701)."
+    use_when: ClassVar[str] = "Where no rate is known; it begins slowly, at steps of sqrt(eps)."
+    field_aliases: ClassVar[Mapping[str, str]] = {**OptimizerFields.field_aliases, "alpha": "rho", "decay": "rho"}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "torch": {},
+        "keras": {"lr": 1e-3, "rho": 0.95, "eps": 1e-7, "weight_decay_mode": "decoupled"},
+        "optax": {},
+    }
+
+    name: Literal["adadelta"] = "adadelta"
+    lr: Lr = 1.0
+    rho: Annotated[Fraction, Field(description="Decay of both mean squares.")] = 0.9
+    eps: Annotated[Positive, Field(description="Added under both roots; its root is the first step.")] = 1e-6
+    weight_decay: Decay = 0.0
+    weight_decay_mode: DecayMode = "l2"
+    maximize: Maximize = False
+
+
+FAMILY: Final[tuple[type[OptimizerFields], ...]] = (Adagrad, RmsProp, Adadelta)

@@ -44,6 +44,14 @@ class ScaledSteps:
         b = memory["velocity"] = mu * memory.get("velocity", 0.0) + d
         return -lr * (d + mu * b) if spec.nesterov else -lr * b
 
+    def _adadelta_step(self, w: float, g: float, lr: float, momentum: float | None, memory: dict[str, float]) -> float:
+        spec = self.spec
+        v = memory["square_avg"] = spec.rho * memory.get("square_avg", 0.0) + (1 - spec.rho) * g**2
+        a = memory.get("acc_delta", 0.0)
+        d = math.sqrt(a + spec.eps) / math.sqrt(v + spec.eps) * g
+        memory["acc_delta"] = spec.rho * a + (1 - spec.rho) * d**2
+        return -lr * d
+
 
 START = st.sampled_from([0.0, 0.1, 1.0])
 adagrad = st.builds(
@@ -77,9 +85,12 @@ centered_fields: dict[str, Any] = {
 centered = st.builds(
     specs.RmsProp, **{**centered_fields, "eps": st.just(0.01), "bias_correction": st.just(False)}
 ) | st.builds(specs.RmsProp, **{**centered_fields, "eps": st.just(0.1), "eps_in_sqrt": st.just(True)})
-OPTIMIZERS = adagrad | rmsprop | centered
+adadelta = st.builds(specs.Adadelta, lr=st.floats(0.01, 3), rho=SHARE, eps=st.sampled_from([1e-7, 1e-6, 1e-2]), **DECAY)
+OPTIMIZERS = adadelta | adagrad | rmsprop | centered
 
 EACH = [
+    specs.Adadelta(lr=1.0),
+    specs.Adadelta(lr=1.0, rho=0.5, weight_decay=0.01, maximize=True),
     specs.Adagrad(lr=0.1),
     specs.Adagrad(lr=0.1, lr_decay=0.1, eps_in_sqrt=True, initial_accumulator_value=0.1, weight_decay=0.01),
     specs.RmsProp(lr=0.1),

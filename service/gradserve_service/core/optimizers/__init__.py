@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from gradserve.specs import OptimizerFields, OptimizerSpec
 
+from . import anchored, mixtures, signs, variances
+from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
 from .adamax import Adamax
@@ -32,11 +34,15 @@ if TYPE_CHECKING:
 
 _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     (Sgd,),
-    (Adagrad, RmsProp),
+    (Adagrad, RmsProp, Adadelta),
     (Adam, AdamW, Adamax, Nadam),
     (Lamb, Lars, Novograd, Fromage),
     (PolyakSgd,),
     (Sm3,),
+    variances.FAMILY,
+    mixtures.FAMILY,
+    signs.FAMILY,
+    anchored.FAMILY,
 )  # type: ignore[assignment]  # each is both, though none inherits `_Built`
 
 RULES: Final[Mapping[str, type[_Built]]] = {
