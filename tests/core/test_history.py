@@ -112,6 +112,20 @@ def test_a_tensor_without_gradient_beside_the_others_warns_while_it_lasts() -> N
     assert history.present_warnings() == []
 
 
+def test_weights_beyond_float32_warn_once_until_they_are_numbers_again() -> None:
+    """An update that went an infinite way, or from infinity to infinity; a restore brings finite ways back."""
+    history = rows(range(1, 3))
+    history.watch_weights(1, 2.5)
+    assert history.warnings == ()
+    history.watch_weights(2, math.inf)
+    history.watch_weights(3, math.nan)
+    assert [(warning.version, warning.kind) for warning in history.warnings] == [(2, "not finite")]
+    assert "restore a checkpoint" in history.warnings[0].text
+    history.watch_weights(4, 0.5)
+    history.watch_weights(5, math.inf)
+    assert [warning.version for warning in history.warnings] == [2, 5]
+
+
 def test_no_gradient_anywhere_is_no_vanishing_gradient() -> None:
     """At a minimum all norms are zero, and none is small beside the others."""
     history = History()

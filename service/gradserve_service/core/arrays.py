@@ -210,4 +210,6 @@ def _measure(arrays: Arrays, gradient: Gradient, next_weights: Float32, run_all:
     if not measured_at_step(arrays.step, arrays.layout):
         return NAN
     arrays.history.add_measurement(arrays.version, arrays.layout.names, measure(gradient, arrays.layout, run_all))
-    return distance(arrays.weights, next_weights, run_all)
+    moved = distance(arrays.weights, next_weights, run_all)
+    arrays.history.watch_weights(arrays.version, moved)
+    return moved

@@ -10,6 +10,7 @@ history shares its memory with the one that goes on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
@@ -68,7 +69,7 @@ class Alarm:
     """Something that a person should look at."""
 
     version: int
-    kind: str  # "vanishing" or "exploding"
+    kind: str  # "vanishing", "exploding" or "not finite"
     text: str
 
 
@@ -144,6 +145,7 @@ class History:
     vanishing: tuple[int, ...] = ()  # tensors whose norm had vanished at the last measurement
     median: float = float("nan")  # of the norms, as it was taken last
     exploding: bool = False  # the norm was beyond its running median at the last update
+    lost: bool = False  # the weights were no finite numbers any more when they were last measured
     warnings: tuple[Alarm, ...] = ()  # the last ones, oldest first
     rates: tuple[
         float, ...
@@ -167,6 +169,17 @@ class History:
         self.norms.append(np.concatenate(((version,), measured.norm)))
         self.measured, self.measured_at = measured, version
         self._watch_tensors(version, names, measured.norm)
+
+    def watch_weights(self, version: int, moved: float) -> None:
+        """How far the weights went in a measured update. Warns when that is no number that float32 holds: then the
+        weights are not either, or soon will not be, and no gradient brings them back."""
+        was, self.lost = self.lost, not math.isfinite(moved)
+        if self.lost and not was:
+            text = (
+                f"the weights have left what float32 holds, by version {version}: restore a checkpoint or an earlier "
+                "version, and lower the learning rate or clip the gradient"
+            )
+            self._warn(Alarm(version, "not finite", text))
 
     def add_report(self, version: int, values: Mapping[str, float]) -> None:
         """Metrics that were reported, as series `metrics/<name>`. Names past the bound are not kept."""
@@ -270,6 +283,7 @@ class History:
             self.vanishing,
             self.median,
             self.exploding,
+            self.lost,
             self.warnings,
             self.rates,
         )
@@ -298,6 +312,7 @@ class History:
             "vanishing": self.vanishing,
             "median": self.median,
             "exploding": self.exploding,
+            "lost": self.lost,
             "warnings": [[warning.version, warning.kind, warning.text] for warning in self.warnings],
             "rates": self.rates,
         }
@@ -310,6 +325,7 @@ class History:
             vanishing=tuple(value["vanishing"]),
             median=value["median"],
             exploding=value["exploding"],
+            lost=value["lost"],
             warnings=tuple(Alarm(*warning) for warning in value["warnings"]),
             rates=tuple(value["rates"]),
         )
