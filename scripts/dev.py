@@ -30,6 +30,7 @@ STAMP = VENV / "gradserve-installed"  # what is installed, and from which pyproj
 OLDEST = (3, 11)
 USE_EXTRAS = "service,demo"  # what `demo` needs
 ALL_EXTRAS = "dev"  # includes the two above
+AT_ONCE = ("--numprocesses=3", "--dist=loadfile")  # many tests wait for programs that they start
 NO_PIP_EXIT = 2
 CUDA_COMES = (
     "  this torch brings CUDA, several GB. A CPU build is enough: to have it instead, interrupt, show pip one "
@@ -57,9 +58,11 @@ def demo(rest: list[str]) -> int:
 
 
 def test(rest: list[str]) -> int:
-    """pytest over everything, or over what the arguments name (paths are relative to the folder you are in)."""
-    where = [] if any(os.path.exists(word.split("::")[0]) for word in rest) else [str(ROOT / "tests")]
-    return install(ALL_EXTRAS) or run(PYTHON, "-m", "pytest", "--rootdir", ROOT, "-c", CONFIG, *rest, *where)
+    """pytest over everything, several files at once, or over what the arguments name (paths are relative to the folder
+    you are in), one after the other."""
+    named = any(os.path.exists(word.split("::")[0]) for word in rest)
+    where = [] if named else [*AT_ONCE, str(ROOT / "tests")]
+    return install(ALL_EXTRAS) or run(PYTHON, "-m", "pytest", "--rootdir", ROOT, "-c", CONFIG, *where, *rest)
 
 
 def lint(rest: list[str]) -> int:
