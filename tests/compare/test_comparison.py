@@ -55,8 +55,20 @@ def test_every_optimizer_trains_and_its_memory_is_that_of_its_slots(problem, nam
     trained = train(problem, optimizer_called(name))
     assert not trained.diverged
     assert trained.curve[-1][1] < trained.curve[0][1]
-    assert trained.bytes_a_parameter == 4 * (1 + len(rule_for(optimizer_called(name)).slots))
+    shapes = [tensor.shape for tensor in initial_parameters(PIXELS, HIDDEN, CLASSES, problem.seed).values()]
+    parameters = sum(map(math.prod, shapes))
+    kept = 4 * (parameters + slot_elements(name, shapes))
+    assert trained.bytes_a_parameter == pytest.approx(kept / parameters, rel=1e-12)
     assert trained.microseconds > 0
+
+
+def slot_elements(name, shapes):
+    """What the rule says that it keeps: a vector as long as the weights, or a shape of its own for each tensor."""
+    elements = 0
+    for slot in rule_for(optimizer_called(name)).slots:
+        kept = shapes if slot.shape is None else [slot.shape(shape) for shape in shapes]
+        elements += sum(math.prod(shape) for shape in kept if shape is not None)
+    return elements
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(problem):
