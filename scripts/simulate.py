@@ -83,7 +83,7 @@ def _show_protections(results: Iterator[tuple[Protection, Report | None]]) -> in
     unnoticed = 0
     for protection, report in results:
         unnoticed += report is None
-        what = "nobody misses it" if report is None else f"{report.seed:4}  {report.violations[0]}"
+        what = "nobody misses it" if report is None else f"{report.seed:4}  {report.violations[0].splitlines()[0]}"
         print(f"{protection.name:46} {protection.mix:11} {what[:150]}", flush=True)
     return 1 if unnoticed else 0
 

@@ -113,7 +113,7 @@ MIXES: dict[str, Mix] = {
     "people": Mix(operator_seconds=0.7, copied=0.4, copy_seconds=2.0, answer_lost=0.05, store_stall=0.02),
     "back-and-forth": Mix(
         operator_seconds=0.5,
-        people=4,
+        people=3,
         copied=0.4,
         copy_seconds=4.0,
         answer_lost=0.02,
@@ -121,7 +121,6 @@ MIXES: dict[str, Mix] = {
         stall_seconds=0.5,
         kill_seconds=6.0,
         other_server=0.2,
-        readers=2,
     ),
     "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),
     "recreate": Mix(

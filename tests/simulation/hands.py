@@ -13,7 +13,7 @@ from .workers import Life, SessionWorker
 if TYPE_CHECKING:
     from .world import World
 
-LOOK_SECONDS = 0.5  # mean between two looks of a reader
+LOOK_SECONDS = 0.6  # mean between two looks of a reader
 
 
 class Hands:

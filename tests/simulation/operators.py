@@ -129,7 +129,7 @@ class Operator:
     async def _restore(self, run: RunKey) -> None:
         """Go back to a kept state, or to a version of a while ago."""
         description = await self._client.run(described())
-        if description is None:
+        if description is None or not description["initialised"]:
             return
         version = max(0, description["version"] - self._random.randint(0, 5))
         name = await self._kept(run) if self._random.random() < 0.6 else None

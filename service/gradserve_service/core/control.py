@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -66,6 +67,7 @@ class Creation:
         return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
+    @lru_cache(maxsize=64)  # asked for at each look at the catalogue and with each image; all of it is frozen
     def from_bytes(cls, raw: bytes) -> Creation:
         """The inverse of `to_bytes`."""
         value = json.loads(raw)
