@@ -24,7 +24,7 @@ from gradserve_service.core.entries import Entry
 from gradserve_service.replica import recovery, snapshots
 from gradserve_service.replica.heads import HeadReads
 from gradserve_service.replica.proposals import Decided
-from gradserve_service.replica.recovery import State
+from gradserve_service.replica.recovery import Computed, State
 from gradserve_service.replica.replica import Replica
 from gradserve_service.replica.sequencer import Sequencer
 from gradserve_service.store.protocols import StoreUnavailable
@@ -212,7 +212,7 @@ def newest_image_only() -> Any:
 def no_comparison() -> Any:
     """A server does not compare what it computed with what another one published."""
 
-    async def differing(store: Any, uid: str, computed: dict[int, str]) -> None:
+    async def differing(store: Any, uid: str, computed: Computed) -> None:
         computed.clear()
 
     return mock.patch.object(snapshots, "differing", differing)

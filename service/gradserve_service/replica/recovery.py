@@ -29,6 +29,7 @@ from .threads import Threads
 T = TypeVar("T")
 FLOAT32_BYTES = 4
 Tell = Callable[[Mapping[str, Any], History], None]
+Computed = dict[int, tuple[bytes, str]]  # position → hash of the chain there, digest of the state
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class State:
     arrays: Arrays
     restored_from: int = 0  # position of the snapshot it began with
     damaged: tuple[SnapshotRecord, ...] = ()  # snapshots that could not be used: the next one takes their place
-    computed: dict[int, str] = field(default_factory=dict)  # where snapshots were due: digests not compared yet
+    computed: Computed = field(default_factory=dict)  # where snapshots were due: what is not compared yet
     wrong: bool = False  # it differs from what was published: nothing may be answered from it
     diverged_at: int | None = None  # where the state before this one was found to differ from what was published
 
@@ -146,7 +147,8 @@ async def catch_up(
     async for record in _records(store, state, entries_a_read):
         tell((await _replay(store, state, shop, record)).header, state.arrays.history)
         if state.control.snapshot_position == state.control.position:
-            state.computed[state.control.position] = await digest_of(shop, state.control, state.arrays)
+            digest = await digest_of(shop, state.control, state.arrays)
+            state.computed[state.control.position] = state.control.head, digest
 
 
 async def digest_of(shop: Workshop, control: Control, arrays: Arrays) -> str:

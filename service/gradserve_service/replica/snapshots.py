@@ -16,7 +16,7 @@ from ..core.entries import ChainBroken
 from ..core.image import encode_image, image_digest
 from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
 from ..store.records import CatalogueRecord, SnapshotRecord
-from .recovery import State, Workshop, digest_of
+from .recovery import Computed, State, Workshop, digest_of
 
 Retain = Literal["snapshots", "all"]  # of the journal: what recovery needs, or everything for audit and rollback
 log = structlog.get_logger("gradserve.snapshots")
@@ -78,13 +78,10 @@ class Snapshots:
         )
         if wrote:
             return
-        computed = {position: digest}
+        computed = {position: (frozen.control.head, digest)}
         with contextlib.suppress(
             StoreUnavailable, StoreDamaged, RunAbsent, ChainBroken
         ):  # then it is asked at the next catch-up
-            kept = await self._store.snapshots(self._run.uid)
-            if any(old.position == position and old.hash != frozen.control.head for old in kept):
-                return  # the store lost a tail meanwhile: that snapshot is of another history
             if await differing(self._store, self._run.uid, computed) is not None:
                 self._diverged(state, position)
         state.computed.update(computed)
@@ -116,21 +113,26 @@ class Snapshots:
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-async def differing(store: Store, uid: str, computed: dict[int, str]) -> int | None:
+async def differing(store: Store, uid: str, computed: Computed) -> int | None:
     """The first position at which this server computed another state than the one that was published there; None while
     they agree. What is settled leaves `computed`; what is not published yet stays, to be asked for again.
 
-    Raises `ChainBroken` where nobody can tell any more: newer snapshots took the place of the one to compare with.
+    Raises `ChainBroken` where nobody can tell: newer snapshots took the place of the one to compare with, or the store
+    lost a tail, and the snapshot is of another history.
     """
     if not computed:
         return None
-    published = {snapshot.position: snapshot.state for snapshot in await store.snapshots(uid) if snapshot.sound}
+    published = {snapshot.position: snapshot for snapshot in await store.snapshots(uid) if snapshot.sound}
     settled = {
         position: computed.pop(position) for position in list(computed) if position <= max(published, default=-1)
     }
     if not settled:
         return None
-    found = [position for position, state in settled.items() if published.get(position, state) != state]
+    both = [(published[position], *ours) for position, ours in settled.items() if position in published]
+    for snapshot, head, _ in both:
+        if snapshot.hash != head:
+            raise ChainBroken(f"the snapshot at {snapshot.position} is of another history than this server's state")
+    found = [snapshot.position for snapshot, _, digest in both if snapshot.state != digest]
     if not found and max(settled) not in published:
         raise ChainBroken(f"the snapshot at {max(settled)} is there no more: this server's state cannot be compared")
     return min(found, default=None)
