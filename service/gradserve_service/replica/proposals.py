@@ -11,7 +11,7 @@ from gradserve.wire import Frame
 
 from ..core.control import WorkerRow
 from ..core.gradient import Gradient
-from ..core.machine import Request, Verdict
+from ..core.machine import Append, Request, Verdict
 from ..store.records import ObjectRef
 from .recovery import State
 
@@ -33,3 +33,8 @@ class Proposal:
 
 
 Decided = list[tuple[Proposal, Verdict]]
+
+
+def brings_payload(verdict: Verdict) -> bool:
+    """Whether the verdict is an entry with a payload."""
+    return isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))

@@ -33,7 +33,7 @@ from ..store.records import (
     Record,
 )
 from .events import Feed
-from .proposals import Decided, Proposal
+from .proposals import Decided, Proposal, brings_payload
 from .published import Published
 from .quarantine import Quarantine
 from .recovery import Damaged, State, Workshop, catch_up, rebuild, restore
@@ -228,7 +228,7 @@ class Sequencer:
         where they were decided. If not, the next round decides again on a state closer to the store's."""
         if not records:
             return self._at(state, await self._store.head(self.run.uid))
-        named = [proposal for proposal, verdict in decided if _brings_payload(verdict) and not proposal.object_named]
+        named = [proposal for proposal, verdict in decided if brings_payload(verdict) and not proposal.object_named]
         for proposal in named:
             proposal.object_named = True
         started = perf_counter()
@@ -307,19 +307,25 @@ class Sequencer:
     async def _restored(self) -> State:
         self.published = None
         self.quarantine.check()
-        reason: Exception
-        for _ in range(self._limits.crashes_max):
+        tries, reason = 0, Exception()
+        for _ in range(self._limits.decide_again_max):
+            before = await self._store.head(self.run.uid)
             try:
                 state = await restore(self._store, self.run, self._shop, self._limits.catch_up_entries)
             except ChainBroken as error:
-                reason = error  # the range was trimmed while we read: there is a newer snapshot now
+                if await self._store.head(self.run.uid) != before:
+                    continue  # appended to or rewound while it was read: that says nothing of what is there now
+                reason = error  # or the range was trimmed meanwhile, and there is a newer snapshot now
             except Damaged as error:
-                reason = error
-                break
+                tries, reason = self._limits.crashes_max, error
             else:
                 for snapshot in state.damaged:
                     log.warning("image_damaged", run=self.run.name, position=snapshot.position)
                 return state
+            if (tries := tries + 1) >= self._limits.crashes_max:
+                break
+        else:
+            raise refuse("store-unavailable", "the run's history changed each time while it was read: send it again")
         log.error("run_cannot_be_rebuilt", run=self.run.name, reason=str(reason))
         self.quarantine.set_aside(f"it cannot be rebuilt from its journal: {reason}")
         raise self.quarantine.refusal()
@@ -441,7 +447,3 @@ class Sequencer:
         """A look like any other, by nobody: if the run can be rebuilt by now, it is."""
         if self.gone is None:
             self._put(Proposal(Look(), asyncio.get_running_loop().create_future()))
-
-
-def _brings_payload(verdict: Verdict) -> bool:
-    return isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))
