@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import ValidationError as SpecError
@@ -219,7 +219,10 @@ class WorkerSession:
         for _ in range(RESUBMITS_MAX):
             response = yield from self._send(push)
             if response.status == 200:
-                return self._accepted(response, push.cursor)
+                result = self._accepted(response, push.cursor)
+                if want_weights and result.weights is None:  # sent before, by a push that did not ask for them
+                    result = replace(result, weights=(yield from self.pull()))
+                return result
             error = response.error()
             if isinstance(error, HistoryRewound | SequenceReused | WeightsUninitialised):
                 return (yield from self._drop(error))
