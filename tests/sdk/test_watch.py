@@ -35,26 +35,31 @@ class Station:
         self._open: list[socket.socket] = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.asked: list[str] = []  # the Last-Event-ID of each connection
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 line, _ = self._listener.accept()
+                self._open.append(line)
                 request = b""
                 while not request.endswith(b"\r\n\r\n"):
-                    request += line.recv(1 << 16)
+                    received = line.recv(1 << 16)
+                    if not received:
+                        return
+                    request += received
                 headers = dict(row.split(": ", 1) for row in request.decode().split("\r\n")[1:] if row)
                 self.asked.append(headers["Last-Event-ID"])
                 line.sendall(HEAD + self._programmes.pop(0))
                 if self._programmes:
                     line.close()
-                else:
-                    self._open.append(line)
 
     def close(self) -> None:
+        """The clients are closed by now, so whatever the thread is at ends by itself."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         for line in (self._listener, *self._open):
             line.close()
 
