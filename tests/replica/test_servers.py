@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from replica.runs import a_run, push, server, whole_state
+
+T = TypeVar("T")
 
 
 async def test_servers_that_race_apply_each_gradient_once(redis_url: str) -> None:
@@ -48,3 +53,25 @@ async def test_a_long_poll_hears_of_another_servers_update(redis_url: str) -> No
         newer = await asyncio.wait_for(poll, 20)
         assert newer is not None
         assert newer.etag == answer.published.etag
+
+
+async def test_a_run_that_never_rests_is_read_all_the_same(redis_url: str) -> None:
+    """A server that is behind answers with the state at the head that it read, however far the run is by then: whenever
+    it reads the journal, the other server has taken another gradient."""
+    async with server(redis_url) as one, server(redis_url, clock_ahead_seconds=60) as other:
+        here, there = await a_run(one), await other.open("run")
+        await there.weights()
+        store, sequences = other.store, itertools.count(1)
+        read, head = store.read, store.head
+
+        async def then_push(answer: Awaitable[T]) -> T:
+            answered = await answer
+            await push(here, next(sequences))
+            return answered
+
+        store.read = lambda *asked, **more: then_push(read(*asked, **more))  # type: ignore[method-assign]
+        store.head = lambda *asked: then_push(head(*asked))  # type: ignore[method-assign]
+        acknowledged = (await push(here, next(sequences))).outcome["version"]
+        described = await asyncio.wait_for(there.describe(), 60)
+        assert described["version"] >= acknowledged
+        assert next(sequences) < 20

@@ -104,7 +104,7 @@ async def _same_place(
     """The server's digests at the head that `state` is brought to. A run that moves on is looked at again."""
     for _ in range(LOOKS_MAX):
         head, theirs = await asyncio.to_thread(_look, name, url, token)
-        await catch_up(store, state, shop, Limits().catch_up_entries)
+        await catch_up(store, state, shop, Limits().catch_up_entries, await store.head(state.control.uid))
         if head == state.control.head.hex():
             return theirs
     fail(f"run '{name}' moves on faster than it can be compared: pause it first", FAILED)

@@ -105,8 +105,7 @@ async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_
         control = Control.genesis(run.uid, run.creation, run.genesis)
         state = State(control, Arrays(control.spec))
     state.damaged = tuple(damaged)
-    await catch_up(store, state, shop, entries_a_read)
-    _require_reached(state.control, head)
+    await catch_up(store, state, shop, entries_a_read, head)
     return state
 
 
@@ -140,15 +139,25 @@ async def _from_snapshot(store: Store, run: CatalogueRecord, snapshot: SnapshotR
 
 
 async def catch_up(
-    store: Store, state: State, shop: Workshop, entries_a_read: int, tell: Tell = lambda header, history: None
+    store: Store,
+    state: State,
+    shop: Workshop,
+    entries_a_read: int,
+    to: Head,
+    tell: Tell = lambda header, history: None,
 ) -> None:
-    """Replay what the journal holds after the state's position, and tell of each entry. Raises `ChainBroken` or
-    `Damaged`."""
-    async for record in _records(store, state, entries_a_read):
+    """Replay what the journal holds after the state's position up to this head, and tell of each entry. A state that is
+    past it stays. Raises `ChainBroken` or `Damaged`.
+
+    Not up to the journal's end: that of a large run moves on as fast as a second server can follow, and whoever asks
+    has a right to the state that was there when the question came, not to one that is never reached.
+    """
+    async for record in _records(store, state, entries_a_read, to.position):
         tell((await _replay(store, state, shop, record)).header, state.arrays.history)
         if state.control.snapshot_position == state.control.position:
             digest = await digest_of(shop, state.control, state.arrays)
             state.computed[state.control.position] = state.control.head, digest
+    _require_reached(state.control, to)
 
 
 async def digest_of(shop: Workshop, control: Control, arrays: Arrays) -> str:
@@ -190,7 +199,8 @@ async def rebuild(store: Store, run: CatalogueRecord, version: int, shop: Worksh
         control = Control.genesis(run.uid, run.creation, run.genesis)
         state = State(control, Arrays(control.spec))
     if state.control.version < version:
-        async for record in _records(store, state, entries_a_read):
+        head = await store.head(run.uid)
+        async for record in _records(store, state, entries_a_read, head.position):
             await _replay(store, state, shop, record)
             if state.control.version == version:
                 break
@@ -198,8 +208,12 @@ async def rebuild(store: Store, run: CatalogueRecord, version: int, shop: Worksh
     return state if state.control.version == version else oldest
 
 
-async def _records(store: Store, state: State, limit: int) -> AsyncIterator[Record]:
-    while records := await store.read(state.control.uid, after=state.control.position, limit=limit):
+async def _records(store: Store, state: State, most: int, last: int) -> AsyncIterator[Record]:
+    """The records after the state's position, which whoever takes them moves on, up to the position `last`."""
+    while (left := last - state.control.position) > 0:
+        records = await store.read(state.control.uid, after=state.control.position, limit=min(most, left))
+        if not records:
+            return
         for record in records:
             yield record
 

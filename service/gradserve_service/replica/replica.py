@@ -76,7 +76,7 @@ class Replica:
             sequencer.run.uid, store, shop, budget, sequencer.now, self._look_at, self._store_errors,
             sequencer.feed.tell_checkpoint,
         )  # fmt: skip
-        self.restores = Restores(sequencer, shop, limits, budget, new_key, self._upload, self._store_errors)
+        self.restores = Restores(sequencer, store, shop, limits, budget, new_key, self._upload, self._store_errors)
 
     @property
     def name(self) -> str:

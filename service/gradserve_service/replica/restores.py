@@ -15,14 +15,16 @@ from gradserve.problems import Refused, Rejection, refuse
 from gradserve.wire import Frame
 
 from ..core.checkpoint import SavedState, payload_frame, saved_state
+from ..core.entries import ChainBroken
 from ..core.machine import Look, Restore, Verdict, made, repeated
 from ..core.repeats import Made
 from ..limits import Limits
+from ..store.protocols import Store
 from ..store.records import ObjectRef
 from .budget import Budget
 from .checkpoints import Checkpoints
 from .proposals import Proposal
-from .recovery import State, Workshop
+from .recovery import Damaged, State, Workshop, rebuild
 from .sequencer import Sequencer
 
 
@@ -31,6 +33,7 @@ class Restores:
     """What gives one run a state that it did not reach by updates."""
 
     sequencer: Sequencer
+    store: Store
     shop: Workshop
     limits: Limits
     budget: Budget
@@ -102,7 +105,7 @@ class Restores:
 
     async def _rebuilt(self, version: int) -> SavedState:
         with self.store_errors():
-            found = await self.sequencer.rebuild(version)
+            found = await self._state_at(version)
         if isinstance(found, State):
             return saved_state(found.control, found.arrays)
         newest = None if self.sequencer.published is None else self.sequencer.published.version
@@ -113,6 +116,19 @@ class Restores:
             oldest=None if newest is None else found,
             newest=newest,
         )
+
+    async def _state_at(self, version: int) -> State | int:
+        """A second state of this run, as it was at a version; else the oldest version that can be had."""
+        reason: Exception
+        for _ in range(self.limits.crashes_max):
+            try:
+                return await rebuild(self.store, self.sequencer.run, version, self.shop, self.limits.catch_up_entries)
+            except ChainBroken as error:
+                reason = error  # the range was trimmed while we read
+            except Damaged as error:
+                reason = error
+                break
+        raise refuse("version-not-kept", f"version {version} cannot be rebuilt from the journal: {reason}")
 
 
 def _standing(it: Made) -> dict[str, Any]:

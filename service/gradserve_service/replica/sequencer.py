@@ -36,7 +36,7 @@ from .events import Feed
 from .proposals import Decided, Proposal, brings_payload
 from .published import Published
 from .quarantine import Quarantine
-from .recovery import Damaged, State, Workshop, catch_up, rebuild, restore
+from .recovery import Damaged, State, Workshop, catch_up, restore
 from .snapshots import Retain, Snapshots, freeze
 
 T = TypeVar("T")
@@ -183,6 +183,7 @@ class Sequencer:
 
     async def _round(self, batch: list[Proposal]) -> list[Proposal]:
         """Decide the batch once; returns the proposals that have to be decided again."""
+        brought = self.state is None or self._in_doubt  # to a head that was read after all of them had come
         state = await self._present_state()
         tentative = state.control.fork()
         decided: Decided = []
@@ -196,7 +197,7 @@ class Sequencer:
             decided.append((proposal, verdict))
             if proposal.look is not None or (records and tentative.snapshot_position == tentative.position):
                 break  # the look, or the snapshot, is to be of exactly this position
-        if not await self._stands(state, records, decided):
+        if (records or not brought) and not await self._stands(state, records, decided):
             return batch
         state.control = tentative
         try:
@@ -274,17 +275,22 @@ class Sequencer:
         """The state, restored or caught up where it may be behind."""
         if self.state is not None and not self._in_doubt:
             return self.state
-        for _ in range(self._limits.crashes_max):
+        differed = 0
+        for _ in range(self._limits.decide_again_max):
             state = await self._caught_up() or await self._restored()
-            if await self._snapshots.agree(state, restored=state is not self.state):
+            agrees = await self._snapshots.agree(state, restored=state is not self.state)
+            if agrees:
                 break
             self.state = None
+            differed += agrees is not None
+            if differed == self._limits.crashes_max:
+                self.quarantine.set_aside(
+                    f"{differed} times in a row the state that this server computes from the journal was "
+                    "not the published one: suspect the memory or the processor of a server"
+                )
+                raise self.quarantine.refusal()
         else:
-            self.quarantine.set_aside(
-                f"{self._limits.crashes_max} times in a row the state that this server computes from the journal was "
-                "not the published one: suspect the memory or the processor of a server"
-            )
-            raise self.quarantine.refusal()
+            raise refuse("store-unavailable", "snapshots come faster than this server can follow: send it again")
         if state is not self.state and (state.damaged or state.control.snapshot_position > state.restored_from):
             await self._snapshots.start(state)  # it was due and never published, or is damaged
         state.diverged_at = self._diverged_at
@@ -295,9 +301,13 @@ class Sequencer:
 
     async def _caught_up(self) -> State | None:
         """The state held, with what the journal has behind it; None where it cannot be continued."""
-        if self.state is not None:
+        state = self.state
+        if state is None:
+            return None
+        head = await self._store.head(self.run.uid)
+        if not self._at(state, head) and self.state is state:
             try:
-                await catch_up(self._store, self.state, self._shop, self._limits.catch_up_entries, self.feed.tell)
+                await catch_up(self._store, state, self._shop, self._limits.catch_up_entries, head, self.feed.tell)
             except ChainBroken as error:
                 log.warning("history_differs", run=self.run.name, reason=str(error))
                 self.feed.end()
@@ -329,19 +339,6 @@ class Sequencer:
         log.error("run_cannot_be_rebuilt", run=self.run.name, reason=str(reason))
         self.quarantine.set_aside(f"it cannot be rebuilt from its journal: {reason}")
         raise self.quarantine.refusal()
-
-    async def rebuild(self, version: int) -> State | int:
-        """A second state of this run, as it was at a version; else the oldest version that can be had."""
-        reason: Exception
-        for _ in range(self._limits.crashes_max):
-            try:
-                return await rebuild(self._store, self.run, version, self._shop, self._limits.catch_up_entries)
-            except ChainBroken as error:
-                reason = error  # the range was trimmed while we read
-            except Damaged as error:
-                reason = error
-                break
-        raise refuse("version-not-kept", f"version {version} cannot be rebuilt from the journal: {reason}")
 
     # After the append
 

@@ -86,8 +86,9 @@ class Snapshots:
                 self._diverged(state, position)
         state.computed.update(computed)
 
-    async def agree(self, state: State, *, restored: bool) -> bool:
-        """Whether all that was published says the same as the state, which is then safe to serve.
+    async def agree(self, state: State, *, restored: bool) -> bool | None:
+        """Whether all that was published says the same as the state, which is then safe to serve; None where nobody
+        can tell.
 
         One that was just restored from an older image, because the newest is damaged, may have passed positions of
         which nobody published anything that is kept: to restore it again would bring the same.
@@ -96,7 +97,8 @@ class Snapshots:
             position = await differing(self._store, self._run.uid, state.computed)
         except ChainBroken as error:
             log.info("state_not_comparable", run=self._run.name, reason=str(error))
-            return restored and bool(state.damaged)  # else the newest snapshot is as near as the end of the journal
+            # Else it is restored again, from the newest snapshot: that is as near as the end of the journal.
+            return True if restored and state.damaged else None
         if position is not None:
             self._diverged(state, position)
         return not state.wrong  # nor found to be by a snapshot's task meanwhile
