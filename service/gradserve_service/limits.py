@@ -30,6 +30,7 @@ class Limits:
     crashes_max: int = 3  # failures in a row before the run is quarantined
     quarantine_seconds_min: float = 1.0  # then it is tried again after this long, and after twice as long each time …
     quarantine_seconds_max: float = 60.0  # … up to this: a replay that fails again must stay a small share of the time
+    store_memory_share_relief: float = 0.5  # of the store's memory: above it runs leave snapshots before they are due
     store_memory_share_max: float = 0.7  # of the store's memory limit: above it pushes get 429
     receive_rate_bytes_min: int = 64 << 10  # a second, after the grace: home and spot uplinks are users
     receive_grace_seconds: float = 30.0

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from gradserve.problems import Refused
 from gradserve.specs import PushFields, RunSpec
 from gradserve.wire import frame_from_json
 from gradserve_service.replica import replica as replica_module
 from gradserve_service.replica import snapshots
 from gradserve_service.replica.recovery import State
+from gradserve_service.replica.replica import Replica
 from real_redis import RealRedis
 from replica.runs import ADAM, a_run, push, refusal, server, tensor, whole_state
 
@@ -106,6 +108,29 @@ async def test_a_small_redis_gets_its_snapshots_before_it_is_full() -> None:
                 while await replicas.store.memory_pressure() > 0.7 and not await replicas.store.snapshots(run.uid):
                     await run.describe()
             assert await replicas.store.snapshots(run.uid)
+
+
+async def room_for(run: Replica) -> None:
+    """Return once the store takes another gradient; a look at the run takes a round trip."""
+    for _ in range(20_000):
+        try:
+            return await run.check_room()
+        except Refused:
+            await run.describe()
+    raise AssertionError("the store stays full")
+
+
+async def test_runs_that_fill_a_redis_together_leave_room_for_each_other() -> None:
+    """None of their journals is long enough for a snapshot: the store's memory asks for them, and no gradient is lost
+    to a full store for good."""
+    with RealRedis(maxmemory="64mb") as redis:
+        async with server(redis.url) as replicas:
+            runs = [await a_run(replicas, 20_000, name=f"run{i}") for i in range(8)]
+            for sequence in range(1, 121):  # 80 kB each, 77 MB in all; a snapshot is due after 16 MB of one run
+                for run in runs:
+                    await room_for(run)
+                    await push(run, sequence, size=20_000)
+            assert [(await run.describe())["version"] for run in runs] == [120] * 8
 
 
 @pytest.mark.parametrize("place", [20, -5])

@@ -10,9 +10,12 @@ from typing import Any
 from gradserve.wire import Frame
 
 from ..core.control import WorkerRow
+from ..core.entries import Entry
 from ..core.gradient import Gradient
 from ..core.machine import Append, Request, Verdict
-from ..store.records import ObjectRef
+from ..limits import Limits
+from ..store.protocols import Store
+from ..store.records import ObjectRef, Record
 from .recovery import State
 
 
@@ -38,3 +41,15 @@ Decided = list[tuple[Proposal, Verdict]]
 def brings_payload(verdict: Verdict) -> bool:
     """Whether the verdict is an entry with a payload."""
     return isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))
+
+
+async def record_of(proposal: Proposal, entry: Entry, store: Store, uid: str, limits: Limits) -> Record:
+    """The entry with its payload, inline or uploaded by now."""
+    frame = proposal.frame
+    if frame is None or not entry.header.get("size"):
+        return Record(entry.position, entry.hash, entry.raw)
+    if frame.size <= limits.inline_payload_bytes_max:
+        return Record(entry.position, entry.hash, entry.raw, inline=b"".join(frame.stored()))
+    if proposal.object is None:
+        proposal.object = await store.put_object(uid, frame.stored())
+    return Record(entry.position, entry.hash, entry.raw, object=proposal.object)

@@ -62,7 +62,9 @@ class Replica:
         limits: Limits,
         budget: Budget,
         new_key: Callable[[], str],
+        relieve: Callable[[], None] = lambda: None,
     ) -> None:
+        self._relieve = relieve
         self._sequencer = sequencer
         self._store = store
         self._shop = shop
@@ -111,6 +113,8 @@ class Replica:
         registrations and reads pass."""
         with self._store_errors():
             share = await self._store.memory_pressure()
+        if share > self._limits.store_memory_share_relief:
+            self._relieve()
         if share > self._limits.store_memory_share_max:
             raise refuse(
                 "backpressure",

@@ -25,6 +25,7 @@ from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUn
 from ..store.records import DURABILITY_LEVELS, CatalogueRecord, Durability
 from .budget import Budget
 from .recovery import Damaged, Workshop, check_creation
+from .relief import Relief
 from .replica import Replica
 from .sequencer import DRAINING, Sequencer
 from .snapshots import Retain
@@ -73,6 +74,7 @@ class Replicas:
         self._shop = Workshop(self._threads, Buffers(SPARE_BUFFERS), self.limits.inline_parameters_max)
         self._budget = Budget(self.limits.bodies_bytes_max)
         self._open: OrderedDict[str, tuple[Replica, Sequencer]] = OrderedDict()  # the last asked for last
+        self._relief = Relief(lambda: [sequencer for _, sequencer in self._open.values()])
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
         self._divergences = 0
@@ -130,6 +132,7 @@ class Replicas:
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
+        await self._relief.cancel()
         await asyncio.gather(*(sequencer.stop(DRAINING) for _, sequencer in self._open.values()))
         self._open.clear()
         await self.store.close()
@@ -248,7 +251,7 @@ class Replicas:
             record, self.store, self._shop, self.limits, self._clock, lambda: self.draining, self._retain,
             self._count_divergence,
         )  # fmt: skip
-        replica = Replica(sequencer, self.store, self._shop, self.limits, self._budget, self._new_uid)
+        replica = Replica(sequencer, self.store, self._shop, self.limits, self._budget, self._new_uid, self._relief.ask)
         self._open[record.name] = (replica, sequencer)
         return replica
 

@@ -20,7 +20,7 @@ import structlog
 from gradserve.problems import Refused, Rejection, refuse
 
 from ..core.control import Control
-from ..core.entries import ChainBroken, Entry
+from ..core.entries import ChainBroken
 from ..core.machine import Append, Look, Verdict, advance, decide
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
@@ -33,7 +33,7 @@ from ..store.records import (
     Record,
 )
 from .events import Feed
-from .proposals import Decided, Proposal, brings_payload
+from .proposals import Decided, Proposal, brings_payload, record_of
 from .published import Published
 from .quarantine import Quarantine
 from .recovery import Damaged, State, Workshop, catch_up, restore
@@ -112,9 +112,19 @@ class Sequencer:
         self._idle.clear()
         self._waiting.set()
 
+    @property
+    def gain_of_snapshot(self) -> int:
+        """Bytes of journal behind the last snapshot, less those of a snapshot."""
+        state = self.state
+        return 0 if state is None else self._snapshots.journal_behind(state.control) - state.arrays.state_bytes
+
     async def drain(self) -> None:
         """Answer what is queued, then leave a snapshot so that the next start is quick."""
         await self._idle.wait()
+        await self.leave_snapshot()
+
+    async def leave_snapshot(self) -> None:
+        """A snapshot of the state at the head, whether one is due or not."""
         await self._snapshots.finish()
         if self.state is None or self.gone is not None or not self.state.control.initialised:
             return
@@ -191,7 +201,7 @@ class Sequencer:
         for proposal in batch:
             verdict = self._verdict(tentative, proposal)
             if isinstance(verdict, Append):
-                records.append(await self._record(proposal, verdict.entry))
+                records.append(await record_of(proposal, verdict.entry, self._store, self.run.uid, self._limits))
                 advance(tentative, verdict.entry)
             proposal.row = tentative.row(getattr(proposal.request, "worker", ""))
             decided.append((proposal, verdict))
@@ -212,17 +222,6 @@ class Sequencer:
         if isinstance(verdict, Append) and self._draining():
             return DRAINING
         return verdict
-
-    async def _record(self, proposal: Proposal, entry: Entry) -> Record:
-        """The entry with its payload, inline or uploaded by now."""
-        frame = proposal.frame
-        if frame is None or not entry.header.get("size"):
-            return Record(entry.position, entry.hash, entry.raw)
-        if frame.size <= self._limits.inline_payload_bytes_max:
-            return Record(entry.position, entry.hash, entry.raw, inline=b"".join(frame.stored()))
-        if proposal.object is None:
-            proposal.object = await self._store.put_object(self.run.uid, frame.stored())
-        return Record(entry.position, entry.hash, entry.raw, object=proposal.object)
 
     async def _stands(self, state: State, records: list[Record], decided: Decided) -> bool:
         """Whether the verdicts hold: their entries are on the chain or, where there are none, the chain still ends

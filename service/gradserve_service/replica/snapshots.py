@@ -46,6 +46,12 @@ class Snapshots:
     ) -> None:
         self._run, self._store, self._shop, self._retain, self._diverged = run, store, shop, retain, diverged
         self._task: asyncio.Task[None] | None = None
+        self._left = (0, 0)  # where this server last tried to leave one: position of the last due, bytes behind it
+
+    def journal_behind(self, control: Control) -> int:
+        """Bytes of journal behind the last snapshot that was due, or that this server tried to leave."""
+        due, behind = self._left
+        return control.journal_bytes - (behind if due == control.snapshot_position else 0)
 
     @property
     def idle(self) -> bool:
@@ -66,6 +72,7 @@ class Snapshots:
     async def write(self, state: State, frozen: State) -> None:
         """Publish what was frozen of the state, or, where another server was first, compare with what it published."""
         position = frozen.control.position
+        self._left = (frozen.control.snapshot_position, frozen.control.journal_bytes)
         digest = await digest_of(self._shop, frozen.control, frozen.arrays)
         wrote = await write_snapshot(
             self._store,
