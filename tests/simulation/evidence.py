@@ -90,6 +90,14 @@ class Evidence:
         losses = self.losses.get(digest, [])
         return next((tick for tick in losses if tick > acknowledged), losses[-1] if losses else None)
 
+    def off_chain_between(self, digest: str, begin: int, end: int) -> bool:
+        """Whether a gradient that had been on the chain was not at some moment of these ticks."""
+        first = min(node.tick for node in self.archive.nodes.values() if node.header.get("digest") == digest)
+        return any(
+            all(node.header.get("digest") != digest for node in head.history())
+            for head in self.archive.heads_between(max(begin, first), end)
+        )
+
     def heads_while(self, begin: int, end: int) -> Iterator[Node]:
         """What the head was at some moment of these ticks."""
         return self.archive.heads_between(begin, end)

@@ -88,21 +88,23 @@ def untold(e: Evidence) -> Iterator[tuple[str, str]]:
         if gradient.worker in e.ledger.gone and lost > e.ledger.asked_to_leave(gradient.worker):
             continue  # nobody is left who could be told
         # Who sends no `after` cannot be told when another of its gradients has taken the lost one's sequence.
-        if not _told(e, gradient, lost) and (
-            gradient.says_after or (gradient.worker, gradient.sequence) not in sequences
-        ):
+        if not _told(e, gradient) and (gradient.says_after or (gradient.worker, gradient.sequence) not in sequences):
             yield digest, f"push {gradient.sequence} of {gradient.worker} is lost, and the worker was not told"
 
 
-def _told(e: Evidence, gradient: Gradient, lost: int) -> bool:
-    """Whether the worker learned where the run stands after the loss: the process that had the gradient's
-    acknowledgement (and has it still when it is told), or the one that replaced it."""
+def _told(e: Evidence, gradient: Gradient) -> bool:
+    """Whether the worker learned where the run stands while the gradient was lost: the process that had its
+    acknowledgement (and has it still when it is told), or the one that replaced it. What a late copy brings back then
+    and the store loses again is no news to it."""
     assert gradient.acknowledged is not None
     known = gradient.acknowledged
     notices = [notice for notice in e.ledger.notices if notice.worker == gradient.worker]
-    after_the_loss = [n.tick for n in notices if n.kind in ("registered", "rewound") and n.tick > lost]
     replaced = any(n.kind == "fenced" and n.instance == gradient.instance and n.tick > known for n in notices)
-    return any(tick > known or replaced for tick in after_the_loss)
+    return any(
+        e.off_chain_between(gradient.digest, e.ledger.began(notice), notice.tick)
+        for notice in notices
+        if notice.kind in ("registered", "rewound") and (notice.tick > known or replaced)
+    )
 
 
 def no_false_alarm(e: Evidence) -> Iterator[str]:

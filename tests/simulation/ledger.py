@@ -110,6 +110,11 @@ class Ledger:
         gradient = self.gradients[digest]
         gradient.acknowledged, gradient.outcome = self.tick(), outcome
 
+    def began(self, notice: Notice) -> int:
+        """The tick at which the worker sent the request whose answer gave the notice."""
+        answered = [x for x in self.exchanges if x.client == notice.worker and x.end and x.end <= notice.tick]
+        return max(answered, key=lambda exchange: exchange.end or 0).begin
+
     def notice(self, worker: str, instance: str | None, kind: NoticeKind) -> None:
         """The worker was told where the run stands, that something is lost, or that it was replaced."""
         self.notices.append(Notice(self.tick(), worker, instance, kind))

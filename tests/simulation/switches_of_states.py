@@ -176,6 +176,11 @@ def no_gaps_told() -> Any:
     return mock.patch.object(Past, "_from_journal", silent)
 
 
+def figures_of_any_history() -> Any:
+    """What a server measured at a version is told with whatever entry made it."""
+    return mock.patch.object(Control, "was_made_by", return_value=True)
+
+
 def closing_is_a_pause() -> Any:
     """Closed runs are opened again, and take weights."""
     return mock.patch.object(machine, "_open", return_value=None)

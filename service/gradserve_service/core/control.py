@@ -112,6 +112,10 @@ class Control:
     def initialised(self) -> bool:
         return self.version >= 0
 
+    def was_made_by(self, version: int, entry_hash: bytes) -> bool:
+        """Whether that entry, and not another one of a history that was lost, made this version."""
+        return self.etags.get(version) == etag_of(version, entry_hash)
+
     @property
     def shown_version(self) -> int | None:
         """The version as it is told: None before the first weights."""
@@ -202,3 +206,8 @@ UNKNOWN = WorkerRow()
 _ROW_FIELDS = tuple(each.name for each in dataclasses.fields(WorkerRow))
 _row_values = attrgetter(*_ROW_FIELDS)
 _fields_of = attrgetter(*(each.name for each in dataclasses.fields(Control)))
+
+
+def etag_of(version: int, entry_hash: bytes) -> str:
+    """Names one vector of weights: a number may come again after a lost tail, with its entry's hash it does not."""
+    return f'"{version}-{entry_hash[:8].hex()}"'

@@ -25,7 +25,7 @@ from gradserve.specs import DEFAULT_GROUP, Rate, RunChanges, RunSpec
 from gradserve.wire import Layout
 
 from . import schedules, staleness
-from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow
+from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow, etag_of
 from .entries import Entry, write_entry
 from .gradient import spans_between
 from .optimizers import rule_for
@@ -729,7 +729,7 @@ _ADVANCERS: Mapping[str, Callable[[Control, Entry, Mapping[str, Any]], None]] = 
 
 def _new_version(control: Control, entry: Entry) -> None:
     control.version += 1
-    control.etags[control.version] = f'"{control.version}-{entry.short_hash}"'
+    control.etags[control.version] = etag_of(control.version, entry.hash)
     _keep(control.etags, ETAGS_KEPT)
 
 

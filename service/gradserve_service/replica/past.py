@@ -159,14 +159,15 @@ class Past:
     async def _from_journal(self, after: int, last: int) -> AsyncGenerator[Event]:
         """The events of entries that are not in the ring. Where the journal was trimmed, the first says from where."""
         state = self._sequencer.state
-        history = None if state is None else state.arrays.history
         reached = after
         async for record in self._records(after, last):
             header = json.loads(record.header)
             if record.position > reached + 1:
                 yield self._gap(None, reached, record.position, last, header["version_before"])
             reached = record.position
-            for event in events_of(header, history):
+            # What the state measured at this version may be another entry's, of a history that the store has lost.
+            known = state is not None and state.control.was_made_by(header["version_before"] + 1, record.hash)
+            for event in events_of(header, state.arrays.history if known and state is not None else None):
                 yield event
         if reached < last:
             yield self._gap(last, reached, last + 1, last, -1 if state is None else state.control.version)
