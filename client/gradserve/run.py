@@ -95,7 +95,8 @@ class Run(RunFacts):
         """Change the run while it is running, as one entry of its journal; answers its new description.
 
         lr and `optimizer={…}` are merged into the optimizer; `schedule`, `clip`, `aggregation`, `staleness`,
-        `accumulate` and `groups` are replaced whole (specs or dicts). NumPy's scalars are numbers. Raises `ValidationError`.
+        `accumulate` and `groups` are replaced whole (specs or dicts). NumPy's scalars are numbers. Raises
+        `ValidationError`.
         """
         return self._client.drive(self._session.configure(lr, changes))
 
