@@ -79,6 +79,7 @@ from .events import Event
 from .run import Run
 from .specs import (
     SGD,
+    Accumulate,
     AcProp,
     AdaBelief,
     Adadelta,
@@ -104,6 +105,7 @@ from .specs import (
     Lion,
     Madgrad,
     Nadam,
+    NonFinite,
     NoStaleness,
     OneCycle,
     OptimisticAdam,
@@ -135,6 +137,7 @@ __version__ = _installed_version("gradserve")
 __all__ = [
     "SGD",
     "AcProp",
+    "Accumulate",
     "AdEMAMix",
     "AdaBelief",
     "Adadelta",
@@ -188,6 +191,7 @@ __all__ = [
     "Misuse",
     "Nadam",
     "NoStaleness",
+    "NonFinite",
     "NonFiniteGradient",
     "NotAcceptable",
     "NotFound",

@@ -136,7 +136,7 @@ class Client(Connection[HttpTransport]):
         init       the weights to start from: a dict of arrays. Used if the run has none and this is rank 0 (no rank
                    in the environment counts as 0); the other ranks wait in their first pull
         optimizer  a spec (`gs.AdamW(lr=3e-3)`), a name (`"adamw"`) or a dict; without one the run must exist
-        fields     schedule, clip (one or several), aggregation, staleness, non_finite: the fields of a `RunSpec`
+        fields     schedule, clip (one or several), aggregation, staleness, accumulate, non_finite, …: as in `RunSpec`
         spec       all of that in one, instead
 
         Raises `RunExists` when the run was created with another spec, `RunNotFound`, `ValidationError` and

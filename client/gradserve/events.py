@@ -25,7 +25,7 @@ class Event:
     """One thing that happened: `id` is its position in the journal, `fields` what is told of it."""
 
     id: int
-    kind: str  # update, worker, rejection, checkpoint, configure, load, report, warning
+    kind: str  # update, contribution, worker, rejection, checkpoint, configure, load, report, warning
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property

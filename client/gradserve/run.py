@@ -94,8 +94,9 @@ class Run(RunFacts):
     def configure(self, *, lr: float | None = None, **changes: Any) -> dict[str, Any]:
         """Change the run while it is running, as one entry of its journal; answers its new description.
 
-        lr and `optimizer={…}` are merged into the optimizer; `schedule`, `clip`, `aggregation`, `staleness` and
-        `groups` are replaced whole (specs or dicts). NumPy's scalars are numbers. Raises `ValidationError`.
+        lr and `optimizer={…}` are merged into the optimizer; `schedule`, `clip`, `aggregation`, `staleness`,
+        `accumulate` and `groups` are replaced whole (specs or dicts). NumPy's scalars are numbers. Raises
+        `ValidationError`.
         """
         return self._client.drive(self._session.configure(lr, changes))
 

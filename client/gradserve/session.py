@@ -66,6 +66,7 @@ class Said(TypedDict, total=False):
     samples: float  # that it is the mean of (a weight in synchronous rounds), 1.0
     loss: float | None  # for the run's history; one that is not finite is not sent
     cursor: str | None  # where in the data it ends: kept with it, and given back to a restarted worker
+    loss_scale: float | None  # what the loss was multiplied with: the server divides the gradient by it
     lr: float | Mapping[str, float] | None  # one, or one by group; only when the run's schedule is `client`
 
 
@@ -274,7 +275,7 @@ class WorkerSession:
 
     def _push_fields(self, base: Weights, said: Said) -> PushFields:
         given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-        for name in given.keys() & {"samples", "loss", "lr"}:
+        for name in given.keys() & {"samples", "loss", "loss_scale", "lr"}:
             given[name] = _number(name, given[name])
         if not math.isfinite(given.get("loss", 0.0)):
             del given["loss"]  # the gradient will show what is wrong, and the run's policy for it decides
@@ -294,6 +295,8 @@ class WorkerSession:
             next_sequence, receipt = answer["next_sequence"], answer["receipt"]
         else:
             weights = Weights.of_response(response)
+            if self.weights is not None and weights.etag == self.weights.etag:
+                weights = self.weights  # a contribution changes nothing: the very same object, as from `pull`
             result = PushResult.of_headers(sequence, response, weights)
             next_sequence, receipt = (response.header(name) for name in OUTCOME_HEADERS)
             self.weights = weights

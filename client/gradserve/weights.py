@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,10 +63,10 @@ class Weights(dict[str, NDArray[np.float32]]):
 class PushResult:
     """What became of a gradient.
 
-    `outcome` from the server: `applied`, `contributed` (to a round), `skipped` (not finite, by the run's policy) or
-    `duplicate` (a repeated request: it was applied once, and only once). From the SDK, when the gradient was *not*
-    applied: `refreshed` (it was stale) or `rewound` (the server's history lost what this worker was told); `weights`
-    then has the weights to continue from.
+    `outcome` from the server: `applied`, `contributed` (to a batch that is still open: `batch`), `skipped`
+    (not finite, by the run's policy) or `duplicate` (a repeated request: it was applied once, and only once).
+    From the SDK, when the gradient was *not* applied: `refreshed` (it was stale) or `rewound` (the server's history
+    lost what this worker was told); `weights` then has the weights to continue from.
     """
 
     outcome: str
@@ -77,6 +78,8 @@ class PushResult:
     lr: float | None = None  # before the staleness weight
     gradient_norm: float | None = None
     clip_scale: float | None = None
+    finite: bool | None = None  # all of the gradient were numbers: what a GradScaler's `update` wants to know
+    batch: Mapping[str, Any] | None = None  # of a run that accumulates: pushes, samples, target
     durability: str | None = None
     original: Any = None  # of a duplicate: the recorded outcome
     weights: Weights | None = None
@@ -100,8 +103,10 @@ class PushResult:
             outcome=response.header("gradserve-outcome"),
             version=int(response.header("gradserve-version")),
             sequence=sequence,
-            staleness=_number(int, headers.get("gradserve-staleness")),
-            lr=_number(float, headers.get("gradserve-lr")),
+            staleness=_read(int, headers.get("gradserve-staleness")),
+            lr=_read(float, headers.get("gradserve-lr")),
+            finite=_read(_flag, headers.get("gradserve-finite")),
+            batch=_read(json.loads, headers.get("gradserve-batch")),
             durability=headers.get("gradserve-durability"),
             weights=weights,
         )
@@ -116,10 +121,16 @@ _ANSWERED = (
     "lr",
     "gradient_norm",
     "clip_scale",
+    "finite",
+    "batch",
     "durability",
     "original",
 )
 
 
-def _number(kind: Any, text: str | None) -> Any:
+def _flag(text: str) -> bool:
+    return text == "true"
+
+
+def _read(kind: Any, text: str | None) -> Any:
     return None if text is None or text == "" else kind(text)

@@ -90,6 +90,7 @@ class Worker(Member):
         samples  how many samples it is the mean of (a weight in synchronous rounds), 1.0
         loss     for the run's history; one that is not finite is not sent
         cursor   where in the data this gradient ends: kept with it, and given back to a restarted worker
+        loss_scale what the loss was multiplied with before its gradient was taken: the server divides by it in float32
         lr       only when the run's schedule is `client`: a number, or a dict of them by group
         on_stale this time, instead of the worker's
 

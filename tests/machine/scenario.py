@@ -3,6 +3,7 @@
     run optimizer={"name": "sgd", "lr": 0.5}      a new run
     load {"w": [1, 2]}  [if_none_match=*] [if_match=@0] [key=k]
     push a 1 {"w": [2, 0]}  [base=0] [etag=@0] [generation=1] [after=@a] [cursor=c] [loss=0.5] [lr=0.1]
+                            [samples=8] [loss_scale=2]
     register a instance=x  [generation=1]
     leave a  [generation=1] [next_sequence=2] [after=@a]
     configure {"optimizer": {"lr": 0.1}}  [key=k]
@@ -12,7 +13,7 @@
     remember NAME @a                              keep a receipt or an ETag under another name
     lose 2                                        the journal loses its last entries
     restart                                       state through an image and back
-    weights · memory · worker a · state · counts           look
+    weights · memory · worker a · state · counts · history look
 
 `@0` is the ETag of version 0 and `@a` the receipt of worker a, as this history made them. Answers are compared as text.
 """
@@ -39,7 +40,7 @@ from gradserve_service.core.checkpoint import (
 from gradserve_service.core.control import Control, Creation
 from gradserve_service.core.entries import Entry, genesis_hash
 from gradserve_service.core.gradient import Gradient, non_finite_tensors
-from gradserve_service.core.image import decode_image, encode_image, image_digest
+from gradserve_service.core.image import decode_image, encode_image, image_digest, state_digest
 from gradserve_service.core.machine import (
     Answered,
     Append,
@@ -117,13 +118,15 @@ class Scenario:
         options["base"] = options.pop("etag", None)
         push = Push(
             worker, int(sequence), frame.digest, frame.size, frame.dtype, frame.layout,
-            non_finite=tuple(non_finite_tensors(frame)), **options,
+            non_finite=tuple(non_finite_tensors(frame, loss_scale=options.get("loss_scale"))), **options,
         )  # fmt: skip
         if answer := self._carry_out(push, frame):
             return answer
         outcome = self.control.row(worker).outcome
         assert outcome is not None
-        return " ".join(f"{key}={value}" if key != "outcome" else str(value) for key, value in outcome.items())
+        shown = {key: value for key, value in outcome.items() if key not in ("outcome", "batch")}
+        shown |= _counts(outcome.get("batch"))
+        return " ".join([outcome["outcome"], *(f"{key}={value}" for key, value in shown.items())])
 
     def do_register(self, worker: str, **options: Any) -> str:
         return self._carry_out(Register(worker, **options), None) or self.do_worker(worker)
@@ -180,6 +183,7 @@ class Scenario:
         control, arrays = decode_image(image, UID, self.creation, image_digest(pieces))
         assert control == self.control
         assert arrays.memory == self.arrays.memory
+        assert state_digest(control, arrays) == state_digest(self.control, self.arrays)
         assert list(control.workers) == list(self.control.workers)
         self.control, self.arrays = control, arrays
         return f"position={control.position} version={control.version}"
@@ -205,6 +209,12 @@ class Scenario:
     def do_counts(self) -> str:
         return f"updates={self.control.updates} samples_seen={self.control.samples_seen} epoch={self.control.epoch}"
 
+    def do_history(self) -> str:
+        row = self.arrays.history.row(self.control.version)
+        assert row is not None
+        names = ("loss", "lr", "gradient_norm", "clip_scale", "staleness", "samples")
+        return " ".join(f"{name}={getattr(row, name)}" for name in names)
+
     # The rules
 
     def _carry_out(self, request: Request, frame: Frame | None) -> str | None:
@@ -228,13 +238,18 @@ class Scenario:
         payload: Any = None
         if frame is not None and entry.kind == "load":
             payload = frame.vector()
-        elif frame is not None and entry.header["update"] is not None:
+        elif frame is not None and entry.header["size"]:
             assert self.arrays.layout is not None
-            payload = Gradient.of(frame, self.arrays.layout)
+            payload = Gradient.of(frame, self.arrays.layout, loss_scale=entry.header.get("loss_scale"))
         advance(self.control, entry)
         update(self.arrays, entry, payload)
         self.chain.append((entry, frame))
         assert (self.arrays.version, self.arrays.step) == (self.control.version, self.control.step)
+
+
+def _counts(batch: Any) -> dict[str, str]:
+    """A batch in a word: `batch=2/4.0` are two pushes of four samples."""
+    return {} if batch is None else {"batch": f"{batch['pushes']}/{batch['samples']}"}
 
 
 def _is_option(word: str) -> bool:

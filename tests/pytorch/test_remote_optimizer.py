@@ -39,6 +39,24 @@ def test_twenty_updates_end_where_torch_ends(name, remote, local):
     assert losses == pytest.approx(expected, rel=1e-4)
 
 
+def test_scaled_losses_of_parts_of_a_batch_end_where_torch_ends(name):
+    """Twenty batches of 32 as parts of 8 and 24, losses times 2^16: the server divides, and averages by samples."""
+    here, there, start = twins()
+    train(here, torch.optim.AdamW(here.parameters(), lr=0.01))
+    settings = {"optimizer": gs.AdamW(lr=0.01), "accumulate": gs.Accumulate(samples=32)}
+    with RemoteOptimizer(there.named_parameters(), run=name, **settings) as optimizer:
+        for step in range(20):
+            x, y = batch(step)
+            for part in (slice(0, 8), slice(8, 32)):
+                optimizer.zero_grad()
+                loss = nn.functional.mse_loss(there(x[part]), y[part])
+                (loss * 2.0**16).backward()
+                optimizer.step(loss=loss, samples=part.stop - part.start, loss_scale=2.0**16)
+        assert (optimizer.last_push.outcome, optimizer.last_push.version) == ("applied", 20)
+        assert optimizer.last_push.finite
+    assert difference(here, there, start) <= TOLERANCE
+
+
 def test_it_is_an_optimizer_of_torch_with_its_defaults(name):
     """Programs look into `param_groups`."""
     with RemoteOptimizer(network().named_parameters(), run=name, optimizer=gs.AdamW(lr=0.01)) as optimizer:

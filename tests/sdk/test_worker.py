@@ -152,6 +152,33 @@ def test_a_run_may_skip_what_is_not_finite(client, name):
         assert worker.push(ONES).sequence == 2
 
 
+def test_a_contribution_brings_the_unchanged_weights(client, name):
+    """The very same object, until the batch is complete; then the mean by samples is applied."""
+    run = sgd(client, name, accumulate=gs.Accumulate(samples=4))
+    with run.worker("w0") as worker:
+        held = worker.pull()
+        assert worker.step(ONES, samples=3) is held
+        push = worker.last_push
+        assert (push.outcome, push.accepted, push.version, push.lr) == ("contributed", True, 0, None)
+        assert push.batch == {"pushes": 1, "samples": 3.0, "target": {"samples": 4.0}}
+        assert worker.push({"w": np.full((2, 3), 5.0)}).batch["pushes"] == 2
+        weights = worker.pull()
+        assert (weights["w"] == FIRST["w"] - 1.0).all()  # (3 * 1 + 5) / 4 / 2
+        assert weights["b"] == -0.5
+    assert run.configure(accumulate=None)["batch"] is None
+
+
+def test_a_loss_scale_that_was_too_large_is_told(client, name):
+    """The SDK's half of a GradScaler: divide on the server, learn whether all was finite."""
+    with sgd(client, name, non_finite="skip").worker("w0") as worker:
+        assert worker.push({"w": np.full((2, 3), np.inf)}, loss_scale=2.0**16).finite is False
+        weights = worker.step({"w": np.full((2, 3), 2.0**16)}, loss_scale=np.float32(2.0**16))
+        assert worker.last_push.finite is True
+        assert (weights["w"] == FIRST["w"] - 0.5).all()
+        with pytest.raises(gs.ValidationError, match="loss_scale"):
+            worker.push(ONES, loss_scale=0.0)
+
+
 @pytest.mark.parametrize("on_stale", ["refresh", "resubmit", "raise"])
 def test_a_stale_gradient(client, name, on_stale):
     """The run takes none that is older than the current version; the worker does as it was told."""

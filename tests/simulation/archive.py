@@ -6,7 +6,6 @@ the control state and the arrays that a server must have there, computed from th
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from bisect import bisect_right
@@ -156,8 +155,7 @@ class Archive:
 
 def _applied(control: Control, arrays: Arrays, node: Node) -> tuple[Control, Arrays]:
     control = control.fork()
-    slots = {name: slot.copy() for name, slot in arrays.slots.items()}
-    arrays = dataclasses.replace(arrays, slots=slots, history=arrays.history.frozen())
+    arrays = arrays.copied()
     entry = Entry(node.header, node.raw, node.hash)
     payload: Any = None
     if node.payload:
@@ -166,7 +164,7 @@ def _applied(control: Control, arrays: Arrays, node: Node) -> tuple[Control, Arr
             payload = frame.vector()
         else:
             assert arrays.layout is not None
-            payload = Gradient.of(frame, arrays.layout)
+            payload = Gradient.of(frame, arrays.layout, loss_scale=node.header.get("loss_scale"))
     core_arrays.update(arrays, entry, payload)
     machine.advance(control, entry)
     return control, arrays

@@ -50,6 +50,7 @@ class Mix:
     operator_seconds: float = NEVER
     delete_seconds: float = NEVER  # the run is deleted, and made anew by its workers
     guest_seconds: float = NEVER  # workers that come for a few items and leave for good
+    batches: bool = False  # several pushes make an update, and their number is one of the settings that change
     script_guest_seconds: float = NEVER  # the same in curl; then the run keeps fewer rows than it has seen workers
 
 
@@ -120,6 +121,17 @@ MIXES: dict[str, Mix] = {
         store_stall=0.03,
         stall_seconds=0.5,
         kill_seconds=6.0,
+        other_server=0.2,
+    ),
+    "batches": _mixed(
+        REWINDING,
+        batches=True,
+        operator_seconds=1.5,
+        kill_seconds=3.0,
+        damage_seconds=5.0,
+        copied=0.2,
+        answer_lost=0.05,
+        store_ghost=0.04,
         other_server=0.2,
     ),
     "crowd": Mix(script_guest_seconds=0.7, copied=0.3, copy_seconds=6.0, answer_lost=0.03),

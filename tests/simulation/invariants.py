@@ -188,6 +188,8 @@ def snapshots_are_replays(e: Evidence) -> Iterator[str]:
         if _told_by(held) != _told_by(arrays):
             yield f"the history in the snapshot at {snapshot.position} differs from the replay"
         pairs = [(held.weights, arrays.weights), *((held.slots[name], arrays.slots[name]) for name in arrays.slots)]
+        if _batch_of(held) != _batch_of(arrays):
+            yield f"the open batch in the snapshot at {snapshot.position} differs from the replay"
         if not all(_same(one, other) for one, other in pairs):
             yield f"weights or slots in the snapshot at {snapshot.position} differ from the replay"
 
@@ -318,6 +320,11 @@ def _told_by(arrays: Arrays) -> tuple[str, list[tuple[str, bytes]], str]:
     history = arrays.history
     tables = [(name, table.tobytes()) for name, table in history.vectors()]
     return json.dumps(history.to_json()), tables, json.dumps(arrays.memory)
+
+
+def _batch_of(arrays: Arrays) -> object:
+    batch = arrays.accumulator
+    return batch and (batch.total.tobytes(), batch.to_json())
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -36,8 +36,11 @@ BRANCHES_MAX = 2
 class Operator:
     """Changes settings, replaces weights, reports, keeps states and goes back; every change with a key of its own."""
 
-    def __init__(self, client: Client, ledger: Ledger, random: Random, *, no_copies: bool) -> None:
+    def __init__(
+        self, client: Client, ledger: Ledger, random: Random, *, no_copies: bool, batches: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self._client, self._ledger, self._random = client, ledger, random
+        self._batches = (*batches, None) if batches else ()
         self._no_copies = no_copies  # the network delivers what is sent once at most once
         self._changes = self._branches = 0
         self._last_key: tuple[str, str] | None = None  # and the run that it was for
@@ -100,7 +103,8 @@ class Operator:
         """Another rate, or other groups."""
         group = {"name": "half", "match": [self._random.choice(("dense*", "bias"))], "lr_scale": 0.5,
                  "frozen": self._random.random() < 0.3}  # fmt: skip
-        changes: tuple[dict[str, Any], ...] = ({"optimizer": {"lr": self._lr()}}, {"groups": [group]}, {"groups": []})
+        changes: tuple[dict[str, Any], ...] = ({"optimizer": {"lr": self._lr()}}, {"groups": [group]}, {"groups": []},
+                                              *({"accumulate": batch} for batch in self._batches))  # fmt: skip
         await self._client.run(configure_flow(run, self._random.choice(changes), self._key(run)))
 
     async def _pause(self, run: RunKey) -> None:

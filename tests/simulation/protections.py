@@ -71,6 +71,8 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("a branch is begun once", switches_of_states.branches_again, "back-and-forth", 0),
     _row("a closed run stays closed", switches_of_states.closing_is_a_pause, "people", 0),
     _row("samples are counted", switches_of_states.samples_of_one, "calm", 0),
+    _row("a snapshot copies the sum of a batch", switches_of_states.share_sum_of_snapshots, "batches", 1),
+    _row("new weights leave nothing of a batch", switches_of_states.batch_outlives_weights, "batches", 0),
     # who looks on
     _row("an image holds the history", switches_of_states.no_history_in_images, "kills", 0),
     _row("who watches is told of other servers", switches_of_states.watch_own_entries_only, "network", 17),

@@ -138,15 +138,39 @@ def rates_are_those_meant(e: Evidence) -> Iterator[str]:
             if node.header["kind"] != "push":
                 continue
             gradient, header = e.ledger.gradients[node.header["digest"]], node.header
-            counted += header["samples"]
+            counted += _samples_applied(header)
             said = (gradient.samples, gradient.loss)
             if gradient.instance is not None and (header["samples"], header["loss"]) != said:
                 yield f"entry {node.position} has samples {header['samples']}, its worker said {gradient.samples}"
             wanted = gradient.lr if gradient.lr is not None else _rate(e, node.parent)
-            if header["update"]["lr"] != wanted:
-                yield f"entry {node.position} has the rate {header['update']['lr']} instead of {wanted}"
+            if header["update"] is not None and header["update"]["lr"] != wanted:
+                yield f"entry {node.position} has the rate {header['update']} instead of {wanted}"
             if e.state(node)[0].samples_seen != counted:
                 yield f"after entry {node.position} {e.state(node)[0].samples_seen} samples are counted, {counted} came"
+
+
+def batches_are_complete(e: Evidence) -> Iterator[str]:
+    """A batch becomes an update with the push that reaches its target, not before; new weights leave nothing of it."""
+    for history in e.histories:
+        waiting: list[float] = []  # samples of the contributions
+        for node in history:
+            header, (control, _) = node.header, e.state(node)
+            if header["kind"] == "load":
+                waiting = []
+            if header["kind"] == "push":
+                waiting.append(header["samples"])
+                wanted = control.spec.accumulate
+                if wanted is None:
+                    complete = True
+                elif wanted.pushes is not None:
+                    complete = len(waiting) >= wanted.pushes
+                else:
+                    complete = sum(waiting) >= (wanted.samples or 0.0)
+                if complete != (header["outcome"] == "applied"):
+                    yield f"entry {node.position} is {header['outcome']} with {waiting} of {wanted}"
+                waiting = [] if complete else waiting
+            if (control.batch.pushes, control.batch.samples) != (len(waiting), sum(waiting)):
+                yield f"after entry {node.position} the batch is {control.batch}, {waiting} came"
 
 
 def closed_for_good(e: Evidence) -> Iterator[str]:
@@ -168,6 +192,7 @@ STATE_INVARIANTS = (
     branches_begin_once,
     changes_stand,
     rates_are_those_meant,
+    batches_are_complete,
     closed_for_good,
 )
 
@@ -221,6 +246,13 @@ def _item(record: Any) -> dict[str, Any]:
 
 def _stands(control: Control, told: dict[str, Any]) -> bool:
     return all(told[name] == getattr(control, name) for name in ("version", "etag", "step", "position"))
+
+
+def _samples_applied(header: Any) -> float:
+    """Samples that are counted with the entry's update: its batch's, or its own."""
+    if header["update"] is None:
+        return 0.0
+    return float(header.get("batch", header)["samples"])
 
 
 def _kind(node: Node) -> str:

@@ -17,7 +17,7 @@ from gradserve_service.core.entries import Entry
 from gradserve_service.core.history import History
 from gradserve_service.core.machine import Answered, Report, Restore
 from gradserve_service.core.repeats import found
-from gradserve_service.replica import checkpoints, recovery, restores
+from gradserve_service.replica import checkpoints, recovery, restores, snapshots
 from gradserve_service.replica.checkpoints import Checkpoints
 from gradserve_service.replica.events import Feed
 from gradserve_service.replica.past import Past
@@ -123,6 +123,29 @@ def share_slots_of_checkpoints() -> Any:
         return State(frozen.control, dataclasses.replace(frozen.arrays, slots=state.arrays.slots))
 
     return mock.patch.object(checkpoints, "freeze", freeze)
+
+
+def share_sum_of_snapshots() -> Any:
+    """A snapshot is of a batch that goes on growing while it is written."""
+    original = snapshots.freeze
+
+    def freeze(state: State) -> State:
+        frozen = original(state)
+        return State(frozen.control, dataclasses.replace(frozen.arrays, accumulator=state.arrays.accumulator))
+
+    return mock.patch.object(snapshots, "freeze", freeze)
+
+
+def batch_outlives_weights() -> Any:
+    """New weights come, and the gradients of before still wait for their update."""
+    advance = machine._ADVANCERS["load"]
+
+    def kept(control: Control, entry: Entry, header: Any) -> None:
+        batch = control.batch
+        advance(control, entry, header)
+        control.batch = batch
+
+    return mock.patch.dict(machine._ADVANCERS, {"load": kept})
 
 
 def no_history_in_images() -> Any:

@@ -41,6 +41,8 @@ FINISH_SECONDS = 240.0  # how long the work may take afterwards: the SDK's longe
 ECHO_SECONDS = 2 * GHOST_SECONDS_MAX  # how long a fault may have effects after its time
 LINES_KEPT = 400  # of the trace
 PLATEAU = {"name": "reduce_on_plateau", "monitor": MONITORED, "patience": 1, "factor": 0.5}
+BATCHES = ({"pushes": 3}, {"samples": 100}, {"pushes": 2, "clip_each": True})
+CLIPS = [{"name": "global_norm", "max_norm": 1.0}]
 GUESTS_KEPT = 2  # rows for guests, where the run keeps few
 
 
@@ -115,6 +117,8 @@ class World:
         name = self.name = f"{mix} {seed}"
         self.random = Random(name)
         self.shape = Shape.drawn(Random(f"{name} shape"))
+        if self.mix.batches:  # by numbers of its own: the other mixes' runs are what they were
+            self.shape.spec |= {"accumulate": Random(f"{name} batches").choice(BATCHES), "clip": CLIPS}
         self.faults = Faults(self.mix)
         self.archive = Archive(self.tick)
         self.ledger = Ledger(self.tick)
@@ -195,7 +199,8 @@ class World:
             asyncio.create_task(self.script(name, habit).work(), name=name)  # noqa: RUF006 - the loop keeps its tasks
         person = self.client("operator", Random(f"{self.name} o"))
         no_copies = not (self.mix.copied or self.mix.request_lost)
-        self.operator = Operator(person, self.ledger, self.random, no_copies=no_copies)
+        batches = BATCHES if self.mix.batches else ()
+        self.operator = Operator(person, self.ledger, self.random, no_copies=no_copies, batches=batches)
 
     def script(self, name: str, habit: str) -> ScriptWorker:
         """A worker in curl."""
@@ -256,6 +261,7 @@ def _kinds(world: World) -> dict[str, int]:
         "restores": sum("source" in header for header in headers),
         "settings": sum(header.get("kind") == "configure" for header in headers),
         "reports": sum(header.get("kind") == "report" for header in headers),
+        "contributions": sum(header.get("outcome") == "contributed" for header in headers),
     }
 
 

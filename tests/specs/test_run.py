@@ -20,6 +20,7 @@ from gradserve.specs import (
     GlobalNorm,
     Inverse,
     InverseTime,
+    NonFinite,
     NoStaleness,
     Power,
     RunChanges,
@@ -44,7 +45,8 @@ def test_an_optimizer_is_all_that_is_needed():
     assert spec.clip == ()
     assert spec.aggregation == Async()
     assert spec.staleness == NoStaleness()
-    assert spec.non_finite == "reject"
+    assert spec.non_finite == NonFinite(policy="reject")
+    assert spec.accumulate is None
     assert spec.weights is None
 
 
@@ -140,8 +142,20 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
         ({"optimizer": "sgd", "average": []}, "this version does not build 'average' yet: leave it out"),
         ({"optimizer": "sgd", "branch": {"run": "a"}}, "branch.checkpoint: expected a value, came nothing"),
         ({"optimizer": "sgd", "optimiser": 1}, "expected only the fields optimizer, schedule, clip, aggregation, "
-         "staleness, groups, dataset_size, non_finite, branch, weights, came 'optimiser' (did you mean optimizer?)"),
-        ({"optimizer": "sgd", "non_finite": "zero"}, "non_finite: expected 'reject' or 'skip', came 'zero'"),
+         "staleness, accumulate, groups, dataset_size, non_finite, branch, weights, "
+         "came 'optimiser' (did you mean optimizer?)"),
+        ({"optimizer": "sgd", "non_finite": "keep"},
+         "non_finite: expected one of reject, skip, zero, or an object with policy, came 'keep'"),
+        ({"optimizer": "sgd", "non_finite": {"policy": "keep"}},
+         "non_finite.policy: expected 'reject', 'skip' or 'zero', came 'keep'"),
+        ({"optimizer": "sgd", "non_finite": {"max_consecutive": 3}},
+         "non_finite: expected max_consecutive with skip or zero, came with reject: a refusal leaves no trace"),
+        ({"optimizer": "sgd", "accumulate": {}},
+         "accumulate: expected a target, samples or pushes, came neither: send one of them"),
+        ({"optimizer": "sgd", "accumulate": {"samples": 8, "pushes": 2}},
+         "accumulate: expected a target, samples or pushes, came both: send one of them"),
+        ({"optimizer": "sgd", "accumulate": {"pushes": 1025}},
+         "accumulate.pushes: expected a number ≤ 1024, came 1025"),
         ({"optimizer": "sgd", "weights": [1.0]}, "weights: expected an object, came a list"),
         ({"optimizer": "sgd", "aggregation": {"mode": "sync", "workers": 4}}, "aggregation: expected one of async; "
          "this version does not build the aggregation 'sync' yet: this server runs async, leave 'aggregation' out"),
@@ -301,10 +315,12 @@ def test_a_merge_that_cannot_be_is_refused(fields, detail):
     [
         ({"state": "stopped"}, "state: expected 'running', 'paused' or 'closed', came 'stopped'"),
         ({"optimizer": "sgd"}, "optimizer: expected an object, came 'sgd'"),
-        ({"non_finite": "skip"}, "expected only the fields optimizer, schedule, clip, aggregation, staleness, groups, "
-                                 "state, came 'non_finite'"),
-        ({"weights": {}}, "expected only the fields optimizer, schedule, clip, aggregation, staleness, groups, "
-                          "state, came 'weights'"),
+        ({"non_finite": "skip"},
+         "expected only the fields optimizer, schedule, clip, aggregation, staleness, accumulate, "
+         "groups, state, came 'non_finite'"),
+        ({"weights": {}},
+         "expected only the fields optimizer, schedule, clip, aggregation, staleness, accumulate, "
+         "groups, state, came 'weights'"),
     ],
     ids=str,
 )  # fmt: skip

@@ -4,6 +4,7 @@ Pydantic models, frozen. They read what people write (aliases, shorthand, Keras'
 canonical form. The front door: nothing else of this package is imported from outside.
 """
 
+from .accumulation import SAMPLES_MIN, Accumulate, NonFinite
 from .anchored import Asgd, Cocob, Ftrl, Madgrad
 from .base import Family, ReportName, Spec
 from .clips import (
@@ -62,11 +63,13 @@ from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
 __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
-    "SCHEDULES", "SGD", "STALENESS", "AcProp", "AdEMAMix", "AdaBelief", "Adadelta", "Adagrad", "Adam", "AdamW",
+    "SAMPLES_MIN", "SCHEDULES", "SGD", "STALENESS", "AcProp", "Accumulate", "AdEMAMix", "AdaBelief", "Adadelta",
+    "Adagrad", "Adam", "AdamW",
     "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch", "Centralize",
     "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
     "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
-    "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
+    "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "NonFinite", "Normalize",
+    "Novograd",
     "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
     "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
     "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",

@@ -18,11 +18,13 @@ from .messages import validation_refusal
 
 CURSOR_BYTES_MAX: Final = 1_024
 RATE_MAX: Final = sys.float_info.max
+LOSS_SCALE_MIN: Final = 2.0**-126  # a gradient is divided in float32
+LOSS_SCALE_MAX: Final = 2.0**127
 
 _IGNORED: Final = frozenset({"format", "codec"})  # safetensors writers name their framework; codec is checked
 _INTEGER: Final = re.compile(r"-?[0-9]{1,16}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
-_NUMBER_FIELDS: Final = frozenset({"base_version", "samples", "loss", "generation", "lr"})
+_NUMBER_FIELDS: Final = frozenset({"base_version", "samples", "loss", "generation", "lr", "loss_scale"})
 
 
 Rate: TypeAlias = float | Mapping[str, float]  # one for all, or one by group
@@ -53,6 +55,12 @@ class PushFields(BaseModel):
     base: Annotated[str | None, Field(strict=True, max_length=256, description="ETag of those weights.")] = None
     samples: Annotated[Positive, Field(le=2**53, description="Samples that the gradient is the mean of.")] = 1.0
     loss: Annotated[Real | None, Field(description="Their mean loss.")] = None
+    loss_scale: Annotated[
+        Positive | None,
+        Field(
+            ge=LOSS_SCALE_MIN, le=LOSS_SCALE_MAX, description="What the loss was multiplied with before its gradient."
+        ),
+    ] = None
     generation: Annotated[int | None, Field(strict=True, ge=1, le=2**53 - 1)] = None
     after: Annotated[str | None, Field(strict=True, max_length=128, description="Receipt of the last push.")] = None
     cursor: Annotated[str | None, Field(strict=True, description="Where in its samples the worker is; ≤ 1 KiB.")] = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from .accumulation import Accumulate, NonFinite, NonFinitePolicy
 from .base import COUNT_MAX, Spec, folded
 from .clips import ClipSpec
 from .groups import Groups
@@ -23,8 +24,8 @@ EPOCHS_UNKNOWN = (
     "schedule: expected to know how long an epoch is: send steps_per_epoch with the schedule, or the run's dataset_size"
 )
 
-_NOT_BUILT = ("average", "accumulate", "matrix_layout")
-_REPLACED = ("schedule", "clip", "aggregation", "staleness", "groups")
+_NOT_BUILT = ("average", "matrix_layout")
+_REPLACED = ("schedule", "clip", "aggregation", "staleness", "accumulate", "groups")
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
 
 
@@ -37,6 +38,7 @@ def _one_or_many(given: Any) -> Any:
 Clips = Annotated[tuple[ClipSpec, ...], Field(max_length=CLIPS_MAX), BeforeValidator(_one_or_many)]
 Schedule = Annotated[ScheduleSpec | None, Field(description="null is constant.")]
 Aggregation = Annotated[AggregationSpec, BeforeValidator(lambda given: Async() if given is None else given)]
+Accumulates = Annotated[Accumulate | None, Field(description="null: each push is an update.")]
 Staleness = Annotated[StalenessSpec, BeforeValidator(lambda given: NoStaleness() if given is None else given)]
 
 
@@ -62,15 +64,13 @@ class RunSpec(Spec):
     clip: Clips = ()
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
+    accumulate: Accumulates = None
     groups: Groups = ()
     dataset_size: Annotated[
         int | None,
         Field(strict=True, ge=1, le=COUNT_MAX, description="Samples of an epoch; null: no epochs then."),
     ] = None
-    non_finite: Annotated[
-        Literal["reject", "skip"],
-        Field(description="A gradient with NaN or Infinity: refuse it, or use up its sequence without an update."),
-    ] = "reject"
+    non_finite: NonFinitePolicy = NonFinite()
     branch: Annotated[Branch | None, Field(description="Start from a checkpoint of another run.")] = None
     weights: Annotated[
         dict[str, Any] | None, Field(description="First weights of a tiny run, as nested lists.", repr=False)
@@ -124,6 +124,8 @@ class RunSpec(Spec):
         """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
         dumped = self.model_dump(mode="json", exclude={"weights"} if self.branch else {"weights", "branch"})
         dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
+        if dumped["accumulate"] is None:
+            del dumped["accumulate"]  # as in the chains of runs that were made before there was such a field
         return _sorted(dumped)  # type: ignore[no-any-return]
 
 
@@ -166,6 +168,7 @@ class RunChanges(Spec):
     clip: Clips = ()
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
+    accumulate: Accumulates = None
     groups: Groups = ()
     state: Literal["running", "paused", "closed"] | None = None
 

@@ -171,12 +171,15 @@ class RemoteOptimizer(torch.optim.Optimizer):
         *,
         loss: float | Tensor | None = None,
         samples: float | None = None,
+        loss_scale: float | None = None,
     ) -> Any:
         """Push the gradients, and copy the new weights into the parameters.
 
         closure  computes the loss and the gradients anew, as in torch; answers its loss
         loss     for the run's history: an argument, the closure's result, or the attribute `loss`
-        samples  that the gradient is the mean of, a weight in synchronous rounds; or the attribute `samples`
+        samples  that the gradient is the mean of, a weight in a batch; or the attribute `samples`
+        loss_scale  that the loss was multiplied with before `backward`: the server divides; `last_push.finite` says
+                    whether all were numbers, in a run whose `non_finite` is `skip`
 
         Where the gradient is refused as stale, or the server lost its history, it is not applied and the parameters
         are the run's present weights; `last_push.outcome` says so.
@@ -190,6 +193,8 @@ class RemoteOptimizer(torch.optim.Optimizer):
         fields: dict[str, Any] = {"loss": said.item() if isinstance(said, Tensor) else said}
         if (weight := samples if samples is not None else self.samples) is not None:
             fields["samples"] = float(weight)
+        if loss_scale is not None:
+            fields["loss_scale"] = loss_scale
         self._require_as_joined()
         fields["lr"] = self._rates()
         gradients = gradients_of(self._parameters)

@@ -1,23 +1,27 @@
 """The large half of a run's state: weights, slots and the rule's memory, and `update`, the arithmetic of one entry.
 
-Weights are a value: each update writes the new ones into another buffer, so readers keep what they hold. Slots and
-memory are owned and written in place. If `update` raises, all may be half-written: drop it and restore from the chain.
+Weights are a value: each update writes the new ones into another buffer, so readers keep what they hold. Slots, memory
+and the sum of an open batch are owned and written in place. If `update` raises, all may be half-written: drop it and
+restore from the chain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradserve.specs import RunSpec
+from gradserve.specs import ClipSpec, RunSpec
 from gradserve.wire import Layout, allocate
 
+from .accumulating import Accumulator
+from .batches import Batch
 from .blocks import RunAll, in_turn
+from .clipping import clipped
 from .entries import Entry
 from .gradient import Gradient
 from .groups import Stretch, group_terms, stretches_of, training
@@ -49,6 +53,7 @@ class Arrays:
     step: int = 0
     version: int = -1
     history: History = field(default_factory=History)
+    accumulator: Accumulator | None = None  # of the open batch
     _stretches: tuple[Stretch, ...] | None = None  # of spec and layout, once asked for
 
     @property
@@ -65,9 +70,16 @@ class Arrays:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of weights, slots and history."""
+        """Bytes of weights, slots, an open batch and history."""
         held = [*self.slots.values(), *([] if self.weights is None else [self.weights])]
+        held += [] if self.accumulator is None else [self.accumulator.total]
         return sum(array.nbytes for array in held) + self.history.nbytes
+
+    def copied(self) -> Arrays:
+        """The same as a value: weights by reference, a copy of what is written in place."""
+        slots = {name: slot.copy() for name, slot in self.slots.items()}
+        batch = None if self.accumulator is None else self.accumulator.copied()
+        return replace(self, slots=slots, memory=dict(self.memory), history=self.history.frozen(), accumulator=batch)
 
     def fit(self, spec: RunSpec) -> None:
         """Follow a changed spec: slots and memory of equal name (and layout) are kept, new ones are as they begin."""
@@ -107,9 +119,9 @@ def update(
         arrays.fit(RunSpec.model_validate(entry.header["spec"]))
     elif entry.kind == "report" and entry.header["version"] is not None:
         arrays.history.add_report(entry.header["version"], entry.header["values"])
-    elif entry.kind == "push" and entry.header["update"] is not None:
+    elif entry.kind == "push" and (entry.header["update"] is not None or entry.header["outcome"] == "contributed"):
         assert isinstance(payload, Gradient)
-        _apply(arrays, entry.header, payload, new_buffer, run_all)
+        _push(arrays, entry.header, payload, new_buffer, run_all)
 
 
 def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffer: Callable[[int], Float32]) -> None:
@@ -125,6 +137,7 @@ def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffe
     else:
         _restore(arrays, state, weights, new_buffer)
     arrays.version += 1
+    arrays.accumulator = None  # what its gradients were computed at is no more
 
 
 def _restore(arrays: Arrays, state: Mapping[str, Any], vectors: Float32, new_buffer: Callable[[int], Float32]) -> None:
@@ -147,23 +160,83 @@ def _copied(vector: Float32, new_buffer: Callable[[int], Float32]) -> Float32:
     return copy
 
 
-def _apply(
+def _push(
     arrays: Arrays,
     header: Mapping[str, Any],
     gradient: Gradient,
     new_buffer: Callable[[int], Float32],
     run_all: RunAll,
 ) -> None:
+    """One gradient: an update, a contribution to the open batch, or the one that completes it.
+
+    A batch of one push never sees the accumulator: it is the update that it would be without one, bit for bit.
+    """
+    assert arrays.layout is not None
+    spec = arrays.spec
+    if not header.get("finite", True):
+        gradient = gradient.zeroed(run_all)
+    gradient = _training(arrays, gradient, run_all)
+    last = header["update"] is not None
+    batch = Batch.from_json(header.get("batch"))
+    if last and batch.pushes <= 1:
+        staleness = arrays.version - header["base"]
+        alone = Batch().with_push(header["samples"], header["weight"], staleness, header["loss"])
+        _apply(arrays, header, _Due(gradient, alone, spec.clip), new_buffer, run_all)
+        return
+    each = spec.accumulate is not None and spec.accumulate.clip_each
+    if arrays.accumulator is None:
+        arrays.accumulator = Accumulator.empty(arrays.layout, new_buffer)
+    _contribute(arrays, header, gradient, spec.clip if each else (), run_all)
+    if last:
+        accumulator, arrays.accumulator = arrays.accumulator, None
+        mean = _training(arrays, accumulator.mean(arrays.layout, run_all), run_all)  # groups may have changed since
+        due = _Due(mean, batch, () if each else spec.clip, accumulator.scale)
+        _apply(arrays, header, due, new_buffer, run_all)
+
+
+def _training(arrays: Arrays, gradient: Gradient, run_all: RunAll) -> Gradient:
+    """The gradient without the parameters that are frozen now."""
+    kept = training(arrays.spec.groups, arrays.stretches)
+    return gradient if kept is None else gradient.within(kept, run_all)
+
+
+def _contribute(
+    arrays: Arrays, header: Mapping[str, Any], gradient: Gradient, clip: Sequence[ClipSpec], run_all: RunAll
+) -> None:
+    """Add the gradient to the open batch; with `clip`, each on its own."""
+    assert arrays.layout is not None
+    assert arrays.accumulator is not None
+    gradient, rest, scale = preprocessed(clip, gradient, _seen(arrays), run_all)
+    plan = clipped(rest, gradient, run_all)
+    arrays.accumulator.add(
+        gradient, header["samples"], arrays.layout, clip=plan, scale=scale * plan.clip_scale, run_all=run_all
+    )
+
+
+def _seen(arrays: Arrays) -> Seen:
+    assert arrays.weights is not None
+    assert arrays.layout is not None
+    return Seen(arrays.weights, arrays.layout, arrays.step + 1, arrays.history.column("gradient_norm"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What an update is made of."""
+
+    gradient: Gradient  # as it came, or the mean of the batch
+    batch: Batch
+    clips: Sequence[ClipSpec]  # that the gradient gets still
+    clip_scale: float = 1.0  # what its parts were scaled by before, on the mean
+
+
+def _apply(
+    arrays: Arrays, header: Mapping[str, Any], due: _Due, new_buffer: Callable[[int], Float32], run_all: RunAll
+) -> None:
     assert arrays.weights is not None
     assert arrays.layout is not None
     spec, next_weights = arrays.spec, new_buffer(arrays.weights.size)
-    kept = training(spec.groups, arrays.stretches)
-    if kept is not None:
-        gradient = gradient.within(kept, run_all)
-    came = gradient
-    seen = Seen(arrays.weights, arrays.layout, arrays.step + 1, arrays.history.column("gradient_norm"))
-    gradient, clip, scale = preprocessed(spec.clip, came, seen, run_all)
-    terms = group_terms(spec.optimizer, spec.groups, header["update"], header["weight"])
+    gradient, clip, scale = preprocessed(due.clips, due.gradient, _seen(arrays), run_all)
+    terms = group_terms(spec.optimizer, spec.groups, header["update"], due.batch.weight)
     statistics = apply_update(
         arrays.rule,
         clip,
@@ -177,27 +250,25 @@ def _apply(
         layout=arrays.layout,
         momentum=header["update"]["momentum"],
         step=arrays.step + 1,
-        loss=header["loss"],
+        loss=due.batch.loss,
         run_all=run_all,
     )
-    base_version = arrays.version
     arrays.step += 1
     arrays.version += 1
-    moved = _measure(arrays, came, next_weights, run_all)
+    moved = _measure(arrays, due.gradient, next_weights, run_all)
     arrays.weights = next_weights
-    loss = header["loss"]
     arrays.history.rates = tuple(each.lr for each in terms)
     arrays.history.add(
         Row(
             version=arrays.version,
             step=arrays.step,
-            loss=NAN if loss is None else loss,
+            loss=NAN if due.batch.loss is None else due.batch.loss,
             lr=header["update"]["lr"],
-            gradient_norm=math.sqrt(came.sum_of_squares),
+            gradient_norm=math.sqrt(due.gradient.sum_of_squares),
             update_norm=moved,
-            clip_scale=statistics.clip_scale * scale,
-            staleness=base_version - header["base"],
-            samples=header["samples"],
+            clip_scale=statistics.clip_scale * scale * due.clip_scale,
+            staleness=due.batch.staleness,
+            samples=due.batch.samples,
             time=header["at"] / 1000,
         )
     )

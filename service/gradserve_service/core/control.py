@@ -17,6 +17,7 @@ from typing import Any
 from gradserve.specs import RunSpec
 from gradserve.wire import Layout
 
+from .batches import EMPTY, Batch
 from .plateau import FRESH, PlateauState
 from .repeats import Repeats, repeats_from_json, repeats_json
 from .schedules import counted
@@ -98,6 +99,8 @@ class Control:
     etags: dict[int, str] = field(default_factory=dict)  # version → ETag, the last ETAGS_KEPT
     workers: dict[str, WorkerRow] = field(default_factory=dict)
     repeats: Repeats = field(default_factory=dict)  # requests that may arrive twice; replaced, never written
+    batch: Batch = EMPTY  # pushes that wait for an update together
+    bad_gradients: int = 0  # that were no numbers, in a row
     plateau: PlateauState = FRESH  # what the reports mean to the schedule `reduce_on_plateau`
     journal_bytes: int = 0  # since the last position at which a snapshot was due
     snapshot_position: int = 0  # the last position at which a snapshot was due
@@ -169,6 +172,9 @@ class Control:
             "plateau": dataclasses.asdict(self.plateau),
             "journal_bytes": self.journal_bytes,
             "snapshot_position": self.snapshot_position,
+            # Only where there is something: the digest of a run without stays what it was.
+            **({} if self.batch == EMPTY else {"batch": self.batch.to_json()}),
+            **({"bad_gradients": self.bad_gradients} if self.bad_gradients else {}),
         }
 
     @classmethod
@@ -191,6 +197,8 @@ class Control:
             etags={version: etag for version, etag in value["etags"]},
             workers={name: WorkerRow(**row) for name, row in rows.items()},
             repeats=repeats_from_json(value["repeats"]),
+            batch=Batch.from_json(value.get("batch")),
+            bad_gradients=value.get("bad_gradients", 0),
             plateau=PlateauState(**value["plateau"]),
             journal_bytes=value["journal_bytes"],
             snapshot_position=value["snapshot_position"],

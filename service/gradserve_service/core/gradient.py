@@ -7,17 +7,18 @@ the run's flat parameters. A full gradient is one span.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradserve.problems import refuse
-from gradserve.wire import Frame, Layout
+from gradserve.wire import Frame, Layout, allocate
 
-from .blocks import SUM_CHUNK, Array, RunAll, in_turn, sum_of_squares
+from .blocks import BLOCK_ELEMENTS, SUM_CHUNK, Array, RunAll, in_turn, share_out, sum_of_squares
 
-__all__ = ["Gradient", "Span", "non_finite_tensors", "spans_between"]
+__all__ = ["Gradient", "Span", "non_finite_tensors", "spans_between", "unscaled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,13 @@ class Gradient:
     finite: bool
 
     @classmethod
-    def of(cls, frame: Frame, layout: Layout, run_all: RunAll = in_turn) -> Gradient:
+    def of(cls, frame: Frame, layout: Layout, run_all: RunAll = in_turn, loss_scale: float | None = None) -> Gradient:
         """Check names and shapes, find the spans, measure: one pass over the elements.
 
         Raises `Refused`: unknown-tensor, layout-mismatch.
         """
         spans = spans_between(frame.layout, layout)
-        vector = frame.vector()
-        total = sum_of_squares(vector, run_all)
-        return cls(vector, spans, total, math.isfinite(total))
+        return cls.whole(unscaled(frame, loss_scale, run_all=run_all), run_all).placed(spans)
 
     @classmethod
     def whole(cls, vector: Array, run_all: RunAll = in_turn) -> Gradient:
@@ -72,6 +71,16 @@ class Gradient:
             return self
         vector = np.concatenate(pieces) if pieces else self.vector[:0]
         return Gradient(vector, tuple(spans), sum_of_squares(vector, run_all), self.finite)
+
+    def zeroed(self, run_all: RunAll = in_turn) -> Gradient:
+        """The same with 0 for every element that is NaN, infinite, or whose square overflows (optax.zero_nans)."""
+        if self.finite:
+            return self
+        vector = self.vector.copy()
+        for start in range(0, vector.size, SUM_CHUNK):
+            chunk = vector[start : start + SUM_CHUNK]
+            chunk[~_usable(chunk, squares=True)] = 0.0
+        return Gradient(vector, self.spans, sum_of_squares(vector, run_all), True)
 
     def placed(self, spans: tuple[Span, ...]) -> Gradient:
         """The same gradient, measured already, at these places of the parameters."""
@@ -105,13 +114,41 @@ def spans_between(sent: Layout, run: Layout) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def non_finite_tensors(frame: Frame, *, squares: bool = True) -> list[str]:
+def unscaled(
+    frame: Frame,
+    loss_scale: float | None,
+    new_buffer: Callable[[int], Array] = allocate,
+    run_all: RunAll = in_turn,
+) -> Array:
+    """The gradient of a frame, float32[N]: what came, divided by what its loss was multiplied with.
+
+    Divided in float32, also what came in half precision: there small gradients would vanish. Without a scale it is
+    the frame's own vector.
+
+    Source: Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2; torch.amp.GradScaler.unscale_.
+    """
+    vector = frame.vector()
+    if loss_scale is None or loss_scale == 1.0:
+        return vector
+    out, scale = new_buffer(vector.size), vector.dtype.type(loss_scale)
+
+    def work(starts: Iterable[int]) -> None:
+        with np.errstate(all="ignore"):
+            for start in starts:
+                here = slice(start, start + BLOCK_ELEMENTS)
+                np.divide(vector[here], scale, out[here])
+
+    share_out(range(0, vector.size, BLOCK_ELEMENTS), work, run_all)
+    return out
+
+
+def non_finite_tensors(frame: Frame, *, squares: bool = True, loss_scale: float | None = None) -> list[str]:
     """Each tensor that cannot be used, with its first bad element: `w[3]`, `kernel[0,2]`, `scale` for a scalar.
 
     Bad in a gradient (`squares`) is what makes `Gradient.finite` false: NaN, infinity, or a value whose square
     overflows. Weights are never squared: they may be as large as float32 goes.
     """
-    vector, found = frame.vector(), []
+    vector, found = unscaled(frame, loss_scale), []
     layout = frame.layout
     for name, shape, start in zip(layout.names, layout.shapes, layout.offsets, strict=True):
         index = _first_bad(vector[start : start + math.prod(shape)], squares)
@@ -122,13 +159,17 @@ def non_finite_tensors(frame: Frame, *, squares: bool = True) -> list[str]:
 
 
 def _first_bad(x: Array, squares: bool) -> int | None:
-    with np.errstate(all="ignore"):
-        for start in range(0, x.size, SUM_CHUNK):
-            chunk = x[start : start + SUM_CHUNK]
-            fine = np.isfinite(chunk * chunk if squares else chunk)
-            if not fine.all():
-                return start + int(fine.argmin())
+    for start in range(0, x.size, SUM_CHUNK):
+        fine = _usable(x[start : start + SUM_CHUNK], squares=squares)
+        if not fine.all():
+            return start + int(fine.argmin())
     return None
+
+
+def _usable(x: Array, *, squares: bool) -> NDArray[np.bool_]:
+    with np.errstate(all="ignore"):
+        fine: NDArray[np.bool_] = np.isfinite(x * x if squares else x)
+    return fine
 
 
 def _some(names: tuple[str, ...]) -> str:

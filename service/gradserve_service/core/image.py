@@ -1,9 +1,9 @@
 """Images: the whole state of a run at one position, as a safetensors file.
 
 The data section is the tables of the history, float64, then the weights' vector and each slot's, end to end; the header
-names every tensor in them: the weights under their own names, slots as `optimizer/<slot>/<tensor>`, the history as
-`optimizer/history/<table>`. Control state is JSON in the metadata, with the version of the arithmetic's meaning and a
-fingerprint of the machine that computed the numbers.
+names every tensor in them: the weights under their own names, slots as `optimizer/<slot>/<tensor>`, the sum of an open
+batch as `optimizer/batch/<tensor>`, the history as `optimizer/history/<table>`. Control state is JSON in the
+metadata, with the version of the arithmetic's meaning and a fingerprint of the machine that computed the numbers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from gradserve.wire import ALIGNMENT, RESERVED_PREFIX, Layout, allocate
 
+from .accumulating import Accumulator
 from .arrays import Arrays
 from .control import Control
 from .history import History
@@ -26,6 +27,7 @@ from .slots import cut, own_layouts
 
 SEMANTICS = 1  # raised when `advance` or `update` come to mean something else
 METADATA_KEY = "gradserve"
+BATCH = "batch"  # the sum of an open batch, beside the slots: no slot has this name
 HISTORY_PREFIX = f"{RESERVED_PREFIX}history/"
 
 
@@ -40,8 +42,9 @@ def encode_image(control: Control, arrays: Arrays) -> list[bytes | memoryview]:
         "semantics": SEMANTICS,
         "host": f"{platform.machine()} numpy {np.__version__}",
         "control": control.to_json(),
-        "slots": [name for name, _ in vectors[1:]],
+        "slots": list(arrays.slots) if vectors else [],
         "memory": arrays.memory,  # doubles in their shortest exact form
+        **_batch_json(arrays),
         "step": arrays.step,
         "version": arrays.version,
         "history": arrays.history.to_json(),
@@ -68,10 +71,16 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
 
 
 def _vectors(arrays: Arrays) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The weights under no name, then the slots under theirs."""
+    """The weights under no name, then the slots under theirs, then the sum of an open batch."""
     if arrays.weights is not None:
         yield "", arrays.weights
         yield from arrays.slots.items()
+    if arrays.accumulator is not None:
+        yield BATCH, arrays.accumulator.total
+
+
+def _batch_json(arrays: Arrays) -> dict[str, Any]:
+    return {} if arrays.accumulator is None else {"batch": arrays.accumulator.to_json()}
 
 
 def header_bytes(header: dict[str, Any]) -> bytes:
@@ -112,6 +121,7 @@ def state_digest(control: Control, arrays: Arrays) -> str:
         "control": control.to_json(),
         "slots": [name for name, _ in _vectors(arrays)],
         "memory": arrays.memory,
+        **_batch_json(arrays),
         "step": arrays.step,
         "version": arrays.version,
     }
@@ -140,10 +150,15 @@ def decode_image(
     arrays.history = History.from_json(state["history"], _read_tables(header, image[8 + size :]))
     if control.layout is not None:
         arrays.own_layouts = own_layouts(arrays.rule.slots, control.layout)
-        sizes = [arrays.slot_layout(name).parameters for name in ("", *state["slots"])]
+        batch = state.get("batch")
+        names = ["", *state["slots"], *([] if batch is None else [BATCH])]
+        sizes = [arrays.slot_layout(name).parameters for name in names]
         section = image[len(image) - 4 * sum(sizes) :]
-        arrays.weights, *slots = _read_vectors(section, sizes, new_buffer)
-        arrays.slots = dict(zip(state["slots"], slots, strict=True))
+        vectors = dict(zip(names, _read_vectors(section, sizes, new_buffer), strict=True))
+        arrays.weights = vectors[""]
+        arrays.slots = {name: vectors[name] for name in state["slots"]}
+        if batch is not None:
+            arrays.accumulator = Accumulator.from_json(batch, vectors[BATCH])
     return control, arrays
 
 

@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradserve.problems import Refused, Rejection
-from gradserve.specs import DEFAULT_GROUP, Rate, RunChanges, RunSpec
+from gradserve.specs import DEFAULT_GROUP, SAMPLES_MIN, Rate, RunChanges, RunSpec
 from gradserve.wire import Layout
 
 from . import schedules, staleness
+from .batches import EMPTY, Batch
 from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow, etag_of
 from .entries import Entry, write_entry
 from .gradient import spans_between
@@ -55,6 +56,12 @@ class Push:
     loss: float | None = None
     cursor: str | None = None
     lr: Rate | None = None
+    loss_scale: float | None = None  # what was measured is the gradient divided by it
+
+    @property
+    def finite(self) -> bool:
+        """All of it are numbers that float32 can square."""
+        return not self.non_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +200,10 @@ def _decide_push(control: Control, push: Push) -> Draft:
     for check in (_running, _initialised, _layout_known, _base_holds):
         if refusal := check(control, push):
             return refusal
-    if push.non_finite and control.spec.non_finite == "skip":
+    policy = control.spec.non_finite.policy
+    if push.non_finite and policy == "skip":
         return _push_header(control, push, outcome="skipped")
-    if push.non_finite:
+    if push.non_finite and policy == "reject":
         return Rejection(
             "non-finite-gradient",
             "expected finite numbers whose squares float32 can hold (up to 1.8e19): NaN, Infinity or a larger one came "
@@ -203,7 +211,7 @@ def _decide_push(control: Control, push: Push) -> Draft:
             "skip this batch, or lower the learning rate",
             {"tensors": list(push.non_finite)},
         )
-    for check in (_owner_of_the_rate, _loss_for_the_rule):
+    for check in (_owner_of_the_rate, _loss_for_the_rule, _samples_for_a_batch):
         if refusal := check(control, push):
             return refusal
     return _async_rule(control, push)
@@ -234,6 +242,14 @@ def _loss_for_the_rule(control: Control, push: Push) -> Rejection | None:
         name = control.spec.optimizer.name
         detail = f"loss: expected the loss of this gradient, none came: {name} computes its step from it"
         return Rejection("validation-error", detail)
+    return None
+
+
+def _samples_for_a_batch(control: Control, push: Push) -> Rejection | None:
+    accumulates = control.spec.accumulate is not None or control.batch != EMPTY
+    if accumulates and push.samples < SAMPLES_MIN:
+        detail = f"samples: expected at least {SAMPLES_MIN} in a run that accumulates, came {push.samples}"
+        return Rejection("validation-error", f"{detail}: it is the weight of the gradient in its batch")
     return None
 
 
@@ -270,11 +286,28 @@ def _rewound(control: Control, row: WorkerRow, what: str) -> Rejection:
 
 
 def _running(control: Control, _: object) -> Rejection | None:
+    if control.state == "paused" and paused_itself(control):
+        return Rejection("run-paused", why_paused(control), {"bad_gradients": control.bad_gradients})
     if control.state == "paused":
         return Rejection("run-paused", "the run is paused: send the same push again once it is resumed")
     if control.state == "closed":
         return Rejection("run-closed", "the run is closed: it takes no more gradients")
     return None
+
+
+def paused_itself(control: Control) -> bool:
+    """Whether the run was paused by its own rule, for gradients that were no numbers."""
+    most = control.spec.non_finite.max_consecutive
+    return control.state == "paused" and most is not None and control.bad_gradients >= most
+
+
+def why_paused(control: Control) -> str:
+    """What to tell people of it."""
+    return (
+        f"the run paused itself: {control.bad_gradients} gradients in a row had NaN, Infinity or numbers too large to "
+        "square (non_finite.max_consecutive); lower the learning rate or the loss scale, or restore a checkpoint, then "
+        'PATCH the run with {"state": "running"} and send the same push again'
+    )
 
 
 def _initialised(control: Control, _: object) -> Rejection | None:
@@ -341,19 +374,25 @@ def _stale(control: Control, version: int, max_staleness: int | None, why: str) 
 
 
 def _async_rule(control: Control, push: Push) -> Draft:
-    """Mode `async`: each accepted push is one update."""
+    """Mode `async`: each accepted push is one update, or with `accumulate` part of one."""
     base = base_version(push)
     lag = 0 if base is None else control.version - base
     limit = control.spec.staleness.max_staleness
     if base is not None and limit is not None and lag > limit:
         # A worker that slept through many updates would pull the weights back to where it fell asleep.
         return _stale(control, base, limit, f"at most {limit} are allowed")
+    weight = staleness.weight(control.spec.staleness, lag)
+    if control.spec.accumulate is None and control.batch == EMPTY:
+        return _push_header(control, push, outcome="applied", update=_update_of(control, push), weight=weight)
+    batch = control.batch.with_push(push.samples, weight, lag, push.loss)
+    complete = batch.reached(control.spec.accumulate)
     return _push_header(
         control,
         push,
-        outcome="applied",
-        update=_update_of(control, push),
-        weight=staleness.weight(control.spec.staleness, lag),
+        outcome="applied" if complete else "contributed",
+        update=_update_of(control, push) if complete else None,
+        weight=weight,
+        batch=batch,
     )
 
 
@@ -375,6 +414,7 @@ def _push_header(
     outcome: str,
     update: dict[str, Any] | None = None,
     weight: float = 1.0,
+    batch: Batch | None = None,
 ) -> dict[str, Any]:
     if push.worker not in control.workers:
         _room_for_a_worker(control)
@@ -391,10 +431,23 @@ def _push_header(
         "update": update,
         "weight": weight,
         "digest": push.digest,
-        "size": push.size if outcome == "applied" else 0,  # a skipped push is journaled without its payload
+        "size": 0 if outcome == "skipped" else push.size,  # a skipped push is journaled without its payload
         "codec": push.codec,
         "cursor": push.cursor,
+        **_not_plain(control, push, batch),
     }
+
+
+def _not_plain(control: Control, push: Push, batch: Batch | None) -> dict[str, Any]:
+    """Members that most pushes' entries go without: `finite` is false there, never true."""
+    said: dict[str, Any] = {} if push.loss_scale is None else {"loss_scale": push.loss_scale}
+    if batch is not None:
+        said["batch"] = batch.to_json()
+    if not push.finite:
+        said["finite"] = False
+        if control.bad_gradients + 1 == control.spec.non_finite.max_consecutive:
+            said["state"] = "paused"
+    return said
 
 
 def _decide_register(control: Control, request: Register) -> Draft:
@@ -644,20 +697,31 @@ def advance(control: Control, entry: Entry) -> None:
 def _advance_push(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
     row = _row_for(control, header["worker"])
     lag = control.version - header["base"]
+    batch = Batch.from_json(header.get("batch"))
     if header["outcome"] == "applied":
         control.step += 1
         control.updates += 1
-        control.samples_seen += header["samples"]
+        control.samples_seen += batch.samples if batch.pushes else header["samples"]
         _new_version(control, entry)
+        control.batch = EMPTY
+    elif header["outcome"] == "contributed":
+        control.batch = batch
+    finite = header.get("finite", True)
+    control.bad_gradients = 0 if finite else control.bad_gradients + 1
+    control.state = header.get("state", control.state)
     update = header["update"]
     outcome = {
         "outcome": header["outcome"],
         "version": control.version,
         "step": control.step,
         "staleness": lag,
-        "staleness_weight": header["weight"],
+        "staleness_weight": batch.weight if update is not None and batch.pushes else header["weight"],
         "lr": None if update is None else update["lr"],
     }
+    if batch.pushes:
+        outcome["batch"] = batch.shown(control.spec.accumulate)
+    if not finite:
+        outcome["finite"] = False
     control.workers[header["worker"]] = WorkerRow(
         generation=header["generation"],
         instance=row.instance,
@@ -701,6 +765,7 @@ def _advance_load(control: Control, entry: Entry, header: Mapping[str, Any]) -> 
         control.updates, control.samples_seen = state["updates"], state["samples_seen"]
     first = not control.initialised
     _new_version(control, entry)
+    control.batch = EMPTY  # its gradients were computed at weights that are no more
     if not first:
         # A gradient computed before these weights came has nothing to say about them.
         control.base_floor = control.version
@@ -708,6 +773,8 @@ def _advance_load(control: Control, entry: Entry, header: Mapping[str, Any]) -> 
 
 def _advance_configure(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
     control.spec = RunSpec.model_validate(header["spec"])
+    if control.state == "paused" and header["state"] == "running":
+        control.bad_gradients = 0  # somebody has looked at it
     control.state = header["state"]
     _advance_plateau(control, entry, header)
 
@@ -762,6 +829,7 @@ def _snapshot_due_bytes(control: Control) -> float:
     slots = rule_for(control.spec.optimizer).slots
     own = own_layouts(slots, control.layout)
     sizes = (own.get(slot.name, control.layout).parameters for slot in slots)
-    state_bytes = 4 * (control.layout.parameters + sum(sizes))
+    vectors = 1 if control.spec.accumulate is None else 2
+    state_bytes = 4 * (vectors * control.layout.parameters + sum(sizes))
     due = max(created.journal_bytes_min, created.journal_state_factor * state_bytes)
     return due if created.journal_bytes_max is None else min(due, created.journal_bytes_max)

@@ -192,6 +192,14 @@ class TensorDescription(Answer):
     group: str | None = Field(None, description="Only in a run with groups.")
 
 
+class OpenBatch(Answer):
+    """Pushes that make one update together."""
+
+    pushes: int
+    samples: float
+    target: dict[str, float] | None = Field(description="What completes it; null: the next push.")
+
+
 class RunDescription(Answer):
     """A run, as GET answers it."""
 
@@ -208,6 +216,7 @@ class RunDescription(Answer):
     head: str = Field(description="Hash of the last entry, hex.")
     etag: str | None = Field(description="Of the present weights, quotes included.")
     lr: float | None = Field(description="Of the next update.")
+    batch: OpenBatch | None = Field(description="With `accumulate`: the pushes that wait for an update together.")
     spec: dict[str, Any]
     tensors: list[TensorDescription]
     parameters: int = Field(ge=0)
@@ -269,6 +278,9 @@ class PushBody(BaseModel):
     generation: int | None = None
     after: Receipt = None
     cursor: str | None = Field(None, description="At most 1 KiB.")
+    loss_scale: float | None = Field(
+        None, description="What the loss was multiplied with: the gradient is divided by it, in float32."
+    )
     lr: float | dict[str, float] | None = Field(
         None, description="Only when the run's schedule is `client`: one for all, or one by group."
     )
@@ -285,6 +297,8 @@ class PushOutcome(Answer):
     lr: float | None = Field(description="Before the staleness weight.")
     gradient_norm: float | None
     clip_scale: float | None
+    finite: bool = Field(description="Whether all of the gradient were numbers, after division by `loss_scale`.")
+    batch: OpenBatch | None = Field(description="With `accumulate`: the batch of this push, with it.")
     durability: str
     next_sequence: int
     receipt: Receipt

@@ -121,8 +121,8 @@ def _push_operation() -> dict[str, Any]:
                 "headers": _headers(
                     "ETag", "Content-Location", "Gradserve-Version", "Gradserve-Step", "Gradserve-Head",
                     "Gradserve-Outcome", "Gradserve-Staleness", "Gradserve-LR", "Gradserve-Gradient-Norm",
-                    "Gradserve-Clip-Scale", "Gradserve-Durability", "Gradserve-Next-Sequence", "Gradserve-Receipt",
-                    "Server-Timing", "Request-Id",
+                    "Gradserve-Clip-Scale", "Gradserve-Finite", "Gradserve-Batch", "Gradserve-Durability",
+                    "Gradserve-Next-Sequence", "Gradserve-Receipt", "Server-Timing", "Request-Id",
                 ),
                 "content": {**_TENSORS, JSON: {"schema": {"anyOf": [_ref("PushWithWeights"), _ref("PushOutcome")]}}},
             }
@@ -251,9 +251,9 @@ def _events_operation() -> dict[str, Any]:
     return {
         "tags": ["history"],
         "summary": "Watch a run",
-        "description": "Server-sent events: update, worker, configure, load, report, rejection, warning, gap."
-        " `id` is the position in the journal; with `Last-Event-ID` what came after it is told first, without it only"
-        " what is new.",
+        "description": "Server-sent events: update, contribution, worker, configure, load, report, rejection,"
+        " warning, gap. `id` is the position in the journal; with `Last-Event-ID` what came after it is told first,"
+        " without it only what is new.",
         "operationId": "watch_run",
         "parameters": [*_run_parameters(), _header("Last-Event-ID")],
         "responses": {"200": {"description": "Events.", "content": {EVENTS: {"schema": {"type": "string"}}}}},

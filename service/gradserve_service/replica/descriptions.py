@@ -11,7 +11,9 @@ from gradserve.specs import DEFAULT_GROUP, groups_of, idle_patterns
 from gradserve.wire import Layout
 
 from ..core import schedules
+from ..core.batches import EMPTY
 from ..core.control import Control, WorkerRow
+from ..core.machine import paused_itself, why_paused
 from ..store.records import CatalogueRecord, Durability
 from .recovery import State
 
@@ -34,6 +36,7 @@ def run_json(run: CatalogueRecord, state: State, durability: Durability) -> dict
         "head": control.head.hex(),
         "etag": control.etag,
         "lr": lr,
+        "batch": _batch(control),
         "spec": control.spec.canonical(),
         "tensors": _tensors(control),
         "parameters": 0 if control.layout is None else control.layout.parameters,
@@ -42,6 +45,12 @@ def run_json(run: CatalogueRecord, state: State, durability: Durability) -> dict
         "created_at": run.created_at,
         "warnings": warnings_of(state),
     }
+
+
+def _batch(control: Control) -> dict[str, Any] | None:
+    """The open batch, of a run that accumulates."""
+    wanted = control.spec.accumulate
+    return None if wanted is None and control.batch == EMPTY else control.batch.shown(wanted)
 
 
 def _tensors(control: Control) -> list[dict[str, Any]]:
@@ -65,6 +74,8 @@ def warnings_of(state: State) -> list[str]:
             f"state_diverged: at position {state.diverged_at} this server's state differed from the published one; it "
             "was restored from the store. Suspect the memory or the processor of one of the servers",
         ]
+    if paused_itself(control):
+        found = [*found, why_paused(control)]
     if control.layout is None:
         return found
     return found + [

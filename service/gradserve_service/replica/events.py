@@ -43,6 +43,8 @@ def events_of(header: Mapping[str, Any], history: History | None) -> Iterator[Ev
             if warning.version == version:
                 yield Event(None, "warning", {**base, "warning": warning.kind, "text": warning.text})
         yield Event(position, "update", {**base, **_update(header, history, version)})
+    elif kind == "push" and header["outcome"] == "contributed":
+        yield Event(position, "contribution", {**base, **_contributed(header)})
     elif kind == "push":
         yield Event(position, "rejection", {**base, **_refused(header)})
     elif kind in ("join", "leave", "evict"):
@@ -59,17 +61,35 @@ def events_of(header: Mapping[str, Any], history: History | None) -> Iterator[Ev
 
 def _update(header: Mapping[str, Any], history: History | None, version: int) -> dict[str, Any]:
     row = None if history is None else history.row(version)
+    told: Mapping[str, Any] = header.get("batch") or {
+        "loss": header["loss"],
+        "staleness": header["version_before"] - header["base"],
+        "samples": header["samples"],
+    }
     return {
         "step": header["step_before"] + 1,
         "worker": header["worker"],
         "sequence": header["sequence"],
-        "loss": header["loss"],
+        "loss": told["loss"],
         "lr": header["update"]["lr"],
         "gradient_norm": None if row is None else row.gradient_norm,
         "update_norm": None if row is None else row.update_norm,
         "clip_scale": None if row is None else row.clip_scale,
+        "staleness": told["staleness"],
+        "samples": told["samples"],
+        **({"pushes": told["pushes"]} if "pushes" in told else {}),
+    }
+
+
+def _contributed(header: Mapping[str, Any]) -> dict[str, Any]:
+    """A gradient that waits for its batch, and the batch with it."""
+    return {
+        "worker": header["worker"],
+        "sequence": header["sequence"],
+        "loss": header["loss"],
         "staleness": header["version_before"] - header["base"],
         "samples": header["samples"],
+        "batch": {name: header["batch"][name] for name in ("pushes", "samples")},
     }
 
 
@@ -84,6 +104,7 @@ def _refused(header: Mapping[str, Any]) -> dict[str, Any]:
         "sequence": header["sequence"],
         "code": "non-finite-gradient",
         "outcome": header["outcome"],
+        **({"state": header["state"]} if "state" in header else {}),
     }
 
 

@@ -18,7 +18,7 @@ from ..core.arrays import Arrays, Float32, update
 from ..core.blocks import RunAll, in_turn
 from ..core.control import Control
 from ..core.entries import ChainBroken, Entry, genesis_hash, read_entry
-from ..core.gradient import Gradient, spans_between
+from ..core.gradient import Gradient, spans_between, unscaled
 from ..core.history import History
 from ..core.image import DamagedImage, decode_image, state_digest
 from ..core.machine import advance
@@ -67,12 +67,12 @@ class Workshop:
             return work(in_turn)
         return await self.threads.run(lambda: work(self.threads.run_all))
 
-    async def gradient(self, frame: Frame) -> Gradient:
+    async def gradient(self, frame: Frame, loss_scale: float | None) -> Gradient:
         """Digest, norm and finiteness of a gradient. Where it belongs in the run's parameters is for `apply`."""
 
         def ingest(run_all: RunAll) -> Gradient:
-            _ = frame.digest  # cached in the frame
-            return Gradient.whole(frame.vector(), run_all)
+            _ = frame.digest  # of what came, cached in the frame
+            return Gradient.whole(unscaled(frame, loss_scale, self.buffers.lend, run_all), run_all)
 
         return await self.run(frame.layout.parameters, ingest)
 
@@ -173,7 +173,7 @@ async def _replay(store: Store, state: State, shop: Workshop, record: Record) ->
     frame = await payload_of(store, control.uid, record, entry)
     gradient = None
     if frame is not None and entry.kind == "push":
-        gradient = await shop.gradient(frame)
+        gradient = await shop.gradient(frame, entry.header.get("loss_scale"))
     if frame is not None and frame.digest != entry.header["digest"]:
         raise Damaged(f"the payload of entry {entry.position} is not the one that was journaled")
     await shop.apply(state.arrays, entry, frame, gradient)

@@ -171,10 +171,13 @@ class Replica:
         not be the layout of then (the first weights may be in the same batch), and earlier rows of the table speak
         first."""
         started = perf_counter()
-        gradient = await self._shop.gradient(frame)
+        scale = fields.loss_scale
+        gradient = await self._shop.gradient(frame, scale)
         non_finite: tuple[str, ...] = ()
         if not gradient.finite:
-            non_finite = await self._shop.run(frame.layout.parameters, lambda _: tuple(non_finite_tensors(frame)))
+            non_finite = await self._shop.run(
+                frame.layout.parameters, lambda _: tuple(non_finite_tensors(frame, loss_scale=scale))
+            )
         push = _push(worker, sequence, frame, fields, frame.digest, non_finite)
         return self._proposal(push, frame=frame, gradient=gradient, timings={"ingest": perf_counter() - started})
 
@@ -218,12 +221,13 @@ class Replica:
         }
 
     def _with_results(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """The recorded outcome with what `update` measured; null where that is kept no longer."""
+        """The recorded outcome with what `update` measured, null where that is kept no longer; rows have `finite` and
+        `batch` only where there is something to say."""
         state = self._sequencer.state
         norm = scale = None
         if state is not None and outcome["outcome"] == "applied":
             norm, scale = state.arrays.history.result(outcome["version"])
-        return {**outcome, "gradient_norm": norm, "clip_scale": scale}
+        return {"finite": True, "batch": None, **outcome, "gradient_norm": norm, "clip_scale": scale}
 
     async def push_outcome(self, worker: str, sequence: int) -> dict[str, Any]:
         """The recorded outcome of a worker's last push."""
@@ -438,4 +442,5 @@ def _push(
         loss=fields.loss,
         cursor=fields.cursor,
         lr=fields.lr,
+        loss_scale=fields.loss_scale,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Callable, Collection
 from typing import Literal
 
@@ -24,10 +23,7 @@ log = structlog.get_logger("gradserve.snapshots")
 
 def freeze(state: State) -> State:
     """The state at this position as a value: weights by reference; what is written in place is copied."""
-    control, arrays = state.control, state.arrays
-    slots = {name: slot.copy() for name, slot in arrays.slots.items()}
-    memory, history = dict(arrays.memory), arrays.history.frozen()
-    return State(control.fork(), dataclasses.replace(arrays, slots=slots, memory=memory, history=history))
+    return State(state.control.fork(), state.arrays.copied())
 
 
 class Snapshots:

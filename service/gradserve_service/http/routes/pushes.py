@@ -19,6 +19,7 @@ from gradserve_service.replica import PushAnswer
 from ..answers import VARY, Headers, Selection, send_json, send_tensors, weights_headers
 from ..bodies import as_object, read_body
 from ..hot import hot_route, open_run
+from ..json_text import encode_json
 from ..media import JSON, Form, answer_type, body_form, parse_dtype
 from ..metrics import Metrics
 from ..parameters import Incoming, parse_count, parse_preferences
@@ -144,11 +145,15 @@ async def _send_answer(send: Send, run: str, answer: PushAnswer, wanted: Wanted,
 
 
 def _outcome_headers(outcome: Mapping[str, Any]) -> Headers:
-    return [
+    headers = [
         (name, str(outcome[key]).encode())
         for name, key in _OUTCOME_HEADERS
         if isinstance(outcome.get(key), (str, int, float))
     ]
+    headers.append((b"gradserve-finite", b"true" if outcome["finite"] else b"false"))
+    if outcome["batch"] is not None:
+        headers.append((b"gradserve-batch", encode_json(outcome["batch"])))
+    return headers
 
 
 def _server_timing(seconds: Mapping[str, float]) -> tuple[bytes, bytes]:
