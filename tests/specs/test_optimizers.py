@@ -215,7 +215,7 @@ def test_the_serialised_form_of_keras_is_read_with_its_defaults():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"use_ema": True}, "expected use_ema unset, came True"),
+        ({"use_ema": True, "ema_overwrite_frequency": 5}, "expected ema_overwrite_frequency unset"),
         ({"gradient_accumulation_steps": 4}, "expected gradient_accumulation_steps unset, came 4"),
         ({"learning_rate": {"class_name": "CosineDecay", "config": {}}}, "run's own field 'schedule'"),
     ],

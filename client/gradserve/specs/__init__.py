@@ -5,6 +5,7 @@ canonical form. The front door: nothing else of this package is imported from ou
 """
 
 from .anchored import Asgd, Cocob, Ftrl, Madgrad
+from .averages import AVERAGES, AverageSpec, Ema, Lookahead, SwaAverage
 from .base import Family, ReportName, Spec
 from .clips import (
     CLIPS,
@@ -61,15 +62,16 @@ from .stepsizes import PolyakSgd
 from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
 __all__ = [
-    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
-    "SCHEDULES", "SGD", "STALENESS", "AcProp", "AdEMAMix", "AdaBelief", "Adadelta", "Adagrad", "Adam", "AdamW",
-    "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch", "Centralize",
-    "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
-    "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
-    "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
-    "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
-    "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
-    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
-    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
-    "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
+    "AGGREGATIONS", "AVERAGES", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN",
+    "OPTIMIZERS", "SCHEDULES", "SGD", "STALENESS", "AcProp", "AdEMAMix", "AdaBelief", "Adadelta", "Adagrad", "Adam",
+    "AdamW", "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "AverageSpec", "BlockRms",
+    "Branch", "Centralize", "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine",
+    "CosineRestarts", "Cyclic", "Ema", "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse",
+    "InverseSqrt", "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Lookahead", "Madgrad", "MultiStep", "Nadam",
+    "NoStaleness", "Noam", "Noise", "Normalize", "Novograd", "OneCycle", "OptimisticAdam", "OptimisticGradientDescent",
+    "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power",
+    "PushFields", "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges",
+    "RunSpec", "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec",
+    "StalenessSpec", "Step", "Swa", "SwaAverage", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd",
+    "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

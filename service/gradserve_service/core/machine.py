@@ -25,10 +25,10 @@ from gradserve.specs import DEFAULT_GROUP, Rate, RunChanges, RunSpec
 from gradserve.wire import Layout
 
 from . import schedules, staleness
+from .averages import kept_slots
 from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow
 from .entries import Entry, write_entry
 from .gradient import spans_between
-from .optimizers import rule_for
 from .plateau import FRESH, PlateauState, after_report
 from .repeats import OWN, Kind, Made, asked_digest, found, made_by, remembered
 from .slots import own_layouts
@@ -709,6 +709,7 @@ def _advance_load(control: Control, entry: Entry, header: Mapping[str, Any]) -> 
 def _advance_configure(control: Control, entry: Entry, header: Mapping[str, Any]) -> None:
     control.spec = RunSpec.model_validate(header["spec"])
     control.state = header["state"]
+    control.configured = entry.position
     _advance_plateau(control, entry, header)
 
 
@@ -759,7 +760,7 @@ def _snapshot_due_bytes(control: Control) -> float:
     if control.layout is None:
         return float("inf")
     created = control.creation
-    slots = rule_for(control.spec.optimizer).slots
+    slots = kept_slots(control.spec)
     own = own_layouts(slots, control.layout)
     sizes = (own.get(slot.name, control.layout).parameters for slot in slots)
     state_bytes = 4 * (control.layout.parameters + sum(sizes))
