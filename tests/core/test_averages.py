@@ -18,7 +18,7 @@ from gradserve_service.core.arrays import Arrays, update
 from gradserve_service.core.averages import AVERAGE_NUMBERS, begin_average, kept_numbers, kept_slots, take_average
 from gradserve_service.core.blocks import RunAll
 from gradserve_service.core.entries import Entry
-from gradserve_service.core.gradient import Gradient
+from gradserve_service.core.gradient import Gradient, spans_between
 from gradserve_service.core.optimizers import MEMORY_NAMES, RULES
 
 EVERY = [
@@ -182,13 +182,15 @@ def begun(**settings: Any) -> Arrays:
     return arrays
 
 
-def pushed(arrays: Arrays, *gradients: float) -> Arrays:
-    """Updates with gradients that are the same number everywhere."""
+def pushed(arrays: Arrays, *gradients: float | Gradient) -> Arrays:
+    """Updates with gradients that are the same number everywhere, or with those given."""
     for g in gradients:
-        vector = np.broadcast_to(np.float32(g), 5).copy()
-        vector.flags.writeable = False
+        if not isinstance(g, Gradient):
+            vector = np.full(5, g, np.float32)
+            vector.flags.writeable = False
+            g = Gradient.whole(vector)
         header = {"update": {"lr": 1.0, "momentum": None}, "weight": 1.0, "loss": None, "base": arrays.version}
-        update(arrays, entry("push", **header, samples=1.0, at=0), Gradient.whole(vector))
+        update(arrays, entry("push", **header, samples=1.0, at=0), g)
     return arrays
 
 
@@ -236,6 +238,19 @@ def test_a_frozen_group_keeps_its_average_at_its_weights(average: Any) -> None:
     assert arrays.weights is not None
     assert vector[3:].tolist() == arrays.weights[3:].tolist() == [4, 5]
     assert average.name == "lookahead" or vector[:3].tolist() != arrays.weights[:3].tolist()
+
+
+def test_a_tensor_that_is_left_out_is_averaged_over_the_weights_that_it_keeps() -> None:
+    """As every version of the weights counts, whatever moved in it; one that never moved is its own average."""
+    arrays = pushed(begun(average={"name": "ema", "decay": 0.5}), 0.0)
+    sent = Layout.of({"a": [3]})
+    vector = np.float32([2.0, 2.0, 2.0])
+    vector.flags.writeable = False
+    partly = Gradient(vector, spans_between(sent, LAYOUT), 12.0, True)
+    pushed(arrays, partly)
+    assert arrays.slots["ema"].tolist() == [0, 1, 2, 4, 5]
+    pushed(arrays, 1.0, partly)
+    assert arrays.slots["ema"].tolist() == [-2.5, -1.5, -0.5, 3.25, 4.25]
 
 
 def test_lookahead_leaves_weights_that_were_frozen_on_the_way() -> None:
