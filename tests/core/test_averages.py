@@ -94,9 +94,7 @@ def _mean(average: Any, counted: Sequence[tuple[float, float]]) -> float:
 
 
 averages = st.one_of(
-    st.builds(
-        Ema, decay=st.floats(0.0, 0.999), debias=st.booleans(), warmup=st.booleans(), every=st.integers(1, 4)
-    ),
+    st.builds(Ema, decay=st.floats(0.0, 0.999), debias=st.booleans(), warmup=st.booleans(), every=st.integers(1, 4)),
     st.builds(SwaAverage, start=st.integers(0, 9), period=st.integers(1, 4)),
     st.builds(Lookahead, sync_period=st.integers(1, 6), alpha=st.floats(0.1, 1.0)),
 )

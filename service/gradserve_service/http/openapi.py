@@ -280,9 +280,7 @@ def _journal_operation() -> dict[str, Any]:
 _COUNT = {"type": "integer", "minimum": 0, "maximum": SEQUENCE_MAX}
 _DTYPE = {"type": "string", "enum": list(DTYPES), "default": "float32"}
 _WHICH = {"type": "string", "enum": [RAW, *AVERAGE_NAMES], "default": RAW}
-_OF = (
-    "The weights themselves, or the average that the run keeps, also by its name; `x`, `ax`: the optimizer's own."
-)
+_OF = "The weights themselves, or the average that the run keeps, also by its name; `x`, `ax`: the optimizer's own."
 _PATH_SCHEMAS = {
     "run": {"type": "string", "pattern": NAME_PATTERN},
     "worker": {"type": "string", "pattern": NAME_PATTERN},
