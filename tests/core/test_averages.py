@@ -1,4 +1,4 @@
-"""Averages of the weights: by hand, against torch's, and what a run keeps of them when its settings change."""
+"""Averages of the weights: by hand, and what a run keeps of them when its settings change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradserve.specs import Adam, AverageSpec, Ema, Lookahead, ParameterGroup, RunSpec, Sgd, SwaAverage
+from core.running import Averaged
+from gradserve.specs import Adam, Ema, Lookahead, ParameterGroup, RunSpec, SwaAverage
 from gradserve.wire import Layout
 from gradserve_service.core.arrays import Arrays, update
-from gradserve_service.core.averages import AVERAGE_NUMBERS, begin_average, kept_numbers, kept_slots, take_average
+from gradserve_service.core.averages import AVERAGE_NUMBERS, begin_average, kept_slots
 from gradserve_service.core.blocks import RunAll
 from gradserve_service.core.entries import Entry
 from gradserve_service.core.gradient import Gradient, spans_between
@@ -39,27 +40,6 @@ LAYOUT = Layout.of({"a": [3], "b": [2]})
 def four_threads() -> Iterator[RunAll]:
     with ThreadPoolExecutor(4) as pool:
         yield lambda tasks: [future.result() for future in [pool.submit(task) for task in tasks]] and None
-
-
-class Averaged:
-    """A vector of weights that is moved from outside, and its average."""
-
-    def __init__(self, average: AverageSpec, weights: Any, dtype: Any = np.float64) -> None:
-        self.average, self.weights = average, np.array(weights, dtype)
-        spec = RunSpec(optimizer=Sgd(), average=average)
-        self.slots = {slot.name: self.weights.copy() for slot in kept_slots(spec)}
-        self.memory = kept_numbers(spec, {})
-        self.step = 0
-
-    def move(self, to: Any, **how: Any) -> None:
-        self.step += 1
-        self.weights = np.array(to, self.weights.dtype)
-        take_average(self.average, self.step, weights=self.weights, slots=self.slots, memory=self.memory, **how)
-
-    @property
-    def vector(self) -> Any:
-        (vector,) = self.slots.values()
-        return vector
 
 
 def by_hand(average: Any, path: Sequence[float]) -> Iterator[tuple[float, float]]:
@@ -108,23 +88,6 @@ def test_every_average_is_what_its_definition_says(average: Any, path: list[floa
         run.move(run.weights + moved)
         assert run.weights[0] == pytest.approx(w, rel=1e-9, abs=1e-9)
         assert run.vector[0] == pytest.approx(a, rel=1e-9, abs=1e-9)
-
-
-@pytest.mark.parametrize("average", [Ema(decay=0.9), Ema(decay=0.0), SwaAverage()], ids=str)
-def test_averages_are_those_of_torch(average: Any) -> None:
-    """`AveragedModel` over a walk of 40 updates, asked after each of them."""
-    torch = pytest.importorskip("torch")
-    swa_utils = torch.optim.swa_utils
-    walk = np.random.default_rng(3).standard_normal((41, 64)).cumsum(axis=0).astype(np.float32)
-    model = torch.nn.Linear(64, 1, bias=False)
-    kind = {} if average.name == "swa" else {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(average.decay)}
-    theirs, ours = swa_utils.AveragedModel(model, **kind), Averaged(average, walk[0], np.float32)
-    for weights in walk[1:]:
-        with torch.no_grad():
-            model.weight[0] = torch.from_numpy(weights)
-        theirs.update_parameters(model)
-        ours.move(weights)
-        np.testing.assert_allclose(ours.vector, theirs.module.weight.detach().numpy()[0], rtol=2e-6, atol=2e-6)
 
 
 @every

@@ -1,4 +1,4 @@
-"""Averages on real stores: the same bits after a kill, a snapshot, a restore and a branch; read under their own ETag."""
+"""Averages on real stores: the same bits after a kill, a restore and a branch; read under an ETag of their own."""
 
 from __future__ import annotations
 
