@@ -157,7 +157,7 @@ class Archive:
 def _applied(control: Control, arrays: Arrays, node: Node) -> tuple[Control, Arrays]:
     control = control.fork()
     slots = {name: slot.copy() for name, slot in arrays.slots.items()}
-    arrays = dataclasses.replace(arrays, slots=slots, history=arrays.history.frozen())
+    arrays = dataclasses.replace(arrays, slots=slots, memory=dict(arrays.memory), history=arrays.history.frozen())
     entry = Entry(node.header, node.raw, node.hash)
     payload: Any = None
     if node.payload:
