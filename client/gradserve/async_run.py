@@ -39,9 +39,9 @@ class AsyncRun(RunFacts):
 
     # -- weights
 
-    async def pull(self, *, wait_seconds: float = 0.0) -> Weights:
-        """The current weights; with a wait, as soon as they are newer than those pulled last."""
-        return await self._client.drive(self._session.pull(wait_seconds))
+    async def pull(self, *, weights: str = "raw", wait_seconds: float = 0.0) -> Weights:
+        """The current weights, or an average of them; with a wait, once they are newer than those pulled last."""
+        return await self._client.drive(self._session.pull(weights, wait_seconds))
 
     async def optimizer_state(self) -> Weights:
         """Every slot of the optimizer, by tensor: `exp_avg/w`, …"""

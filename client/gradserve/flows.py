@@ -33,6 +33,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 JSON_MEDIA_TYPE = "application/json"
 POLL_SECONDS = 30.0  # one long-poll: proxies cut idle connections near 60
 FIRST_WEIGHTS_SECONDS_MAX = 600.0  # how long a worker waits for rank 0 to upload the first weights
+RAW = "raw"  # the weights themselves, not an average of them
 BETWEEN_POLLS_SECONDS = 0.5  # against a server that answers a long-poll at once
 
 ACCEPT_JSON = (("Accept", JSON_MEDIA_TYPE),)
@@ -173,22 +174,23 @@ def delete_flow(run: RunKey) -> Flow[None]:
         raise error
 
 
-def weights_request(run: RunKey, held: Weights | None = None, wait_seconds: float = 0.0) -> Request:
-    """GET the weights, unless they are still the held ones; with a wait, as soon as they are others."""
+def weights_request(run: RunKey, held: Weights | None = None, wait_seconds: float = 0.0, which: str = RAW) -> Request:
+    """GET the weights or an average of them, unless they are still the held ones; with a wait, once they are others."""
     headers: Headers = (*ACCEPT_TENSORS, *run.guard)  # a later run of the name has other weights
     if held is not None:
         headers += (("If-None-Match", held.etag),)
     if wait_seconds > 0:
         headers += (("Prefer", f"wait={wait_seconds:g}"),)
-    return Request("GET", f"{run.path}/weights", headers, wait_seconds=wait_seconds)
+    query = "" if which == RAW else f"?weights={quote(which, safe='')}"
+    return Request("GET", f"{run.path}/weights{query}", headers, wait_seconds=wait_seconds)
 
 
-def pull_flow(run: RunKey, held: Weights | None = None, wait_seconds: float = 0.0) -> Flow[Weights]:
-    """The current weights; the held ones when they are still current at the end of the wait.
+def pull_flow(run: RunKey, held: Weights | None = None, wait_seconds: float = 0.0, which: str = RAW) -> Flow[Weights]:
+    """The current weights, or an average of them; the held ones when they are still current at the end of the wait.
 
-    Raises `WeightsUninitialised` when there are none.
+    Raises `WeightsUninitialised` when there are none, `ValidationError` when the run keeps no such average.
     """
-    response = yield from ask(weights_request(run, held, wait_seconds))
+    response = yield from ask(weights_request(run, held, wait_seconds, which))
     return read_weights(response, held)
 
 
@@ -201,14 +203,14 @@ def read_weights(response: Response, held: Weights | None) -> Weights:
     raise response.error()
 
 
-def first_pull_flow(run: RunKey, first: FirstWeights | None, *, rank: int) -> Flow[Weights]:
+def first_pull_flow(run: RunKey, first: FirstWeights | None, *, rank: int, which: str = RAW) -> Flow[Weights]:
     """The current weights of a run that may have none yet: rank 0 uploads its own, the others wait for them.
 
     Raises `WeightsUninitialised` after ten minutes without any.
     """
     for wait_seconds in _polls():
         try:
-            return (yield from pull_flow(run, wait_seconds=wait_seconds))
+            return (yield from pull_flow(run, wait_seconds=wait_seconds, which=which))
         except WeightsUninitialised as error:
             if rank == 0 and first is not None:
                 yield from upload_flow(run, first)

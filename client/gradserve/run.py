@@ -74,12 +74,16 @@ class Run(RunFacts):
 
     # -- weights
 
-    def pull(self, *, wait_seconds: float = 0.0) -> Weights:
+    def pull(self, *, weights: str = "raw", wait_seconds: float = 0.0) -> Weights:
         """The current weights; with a wait, as soon as they are newer than those pulled last.
+
+        weights  `raw`, or `average` for the average of them that the run keeps (also by its name: `ema`, `swa`, `slow`;
+                 `x`, `ax`: the optimizer's own). Raises `ValidationError` where it keeps none. Gradients are computed
+                 at the raw ones
 
         A run without weights gets them from rank 0's `init`; otherwise this waits for them.
         """
-        return self._client.drive(self._session.pull(wait_seconds))
+        return self._client.drive(self._session.pull(weights, wait_seconds))
 
     def optimizer_state(self) -> Weights:
         """Every slot of the optimizer, by tensor: `exp_avg/w`, …"""
@@ -95,7 +99,7 @@ class Run(RunFacts):
         """Change the run while it is running, as one entry of its journal; answers its new description.
 
         lr and `optimizer={…}` are merged into the optimizer; `schedule`, `clip`, `aggregation`, `staleness`,
-        `accumulate` and `groups` are replaced whole (specs or dicts). NumPy's scalars are numbers. Raises
+        `accumulate`, `groups` and `average` are replaced whole (specs or dicts). NumPy's scalars are numbers. Raises
         `ValidationError`.
         """
         return self._client.drive(self._session.configure(lr, changes))

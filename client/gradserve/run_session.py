@@ -21,6 +21,7 @@ from .checkpoints import (
 )
 from .errors import ValidationError
 from .flows import (
+    RAW,
     FirstWeights,
     OpenedRun,
     RunKey,
@@ -61,18 +62,20 @@ class RunSession:
         self.first = first
         self.rank = rank
         self._fresh_key = fresh_key
-        self._held: Weights | None = None
+        self._held: dict[str, Weights] = {}  # the weights pulled last, and each average
 
     # -- weights
 
-    def pull(self, wait_seconds: float = 0.0) -> Flow[Weights]:
-        """The current weights; the very same object while they are unchanged."""
+    def pull(self, which: str = RAW, wait_seconds: float = 0.0) -> Flow[Weights]:
+        """The current weights, or an average of them; the very same object while they are unchanged."""
         wait = checked_seconds("wait_seconds", wait_seconds)
-        if self._held is None:
-            self._held = yield from first_pull_flow(self.key, self.first, rank=self.rank)
+        if not isinstance(which, str):
+            raise ValidationError(f"weights: expected a name such as 'raw' or 'average', came {kind_of(which)}")
+        if which in self._held:
+            self._held[which] = yield from pull_flow(self.key, self._held[which], wait, which)
         else:
-            self._held = yield from pull_flow(self.key, self._held, wait)
-        return self._held
+            self._held[which] = yield from first_pull_flow(self.key, self.first, rank=self.rank, which=which)
+        return self._held[which]
 
     def optimizer_state(self) -> Flow[Weights]:
         """Every slot by tensor."""

@@ -57,6 +57,23 @@ def test_flags_win_over_the_environment(gradserve, training):
     assert shown.returncode == 0, shown.stderr
 
 
+def test_pull_writes_an_average_when_it_is_asked_for(gradserve, training, tmp_path):
+    """And says which weights the file has; a run without one is a line of complaint."""
+    missing = gradserve("pull", "r", "-o", "x.safetensors", "--weights", "average", **training)
+    assert missing.returncode != 0
+    assert "expected raw, which this run has, came average" in missing.stderr
+    headers = {"Authorization": "Bearer a-token"}
+    with httpx.Client(base_url=training["GRADSERVE_URL"], headers=headers) as client:
+        client.patch("/v1/runs/r", json={"average": {"name": "ema", "decay": 0.5}}).raise_for_status()
+        for sequence in (2, 3):
+            client.put(f"/v1/runs/r/workers/w/pushes/{sequence}", json=PUSH).raise_for_status()
+    written = gradserve("pull", "r", "-o", "x.safetensors", "--weights", "ema", **training)
+    assert written.returncode == 0, written.stderr
+    np.testing.assert_array_equal(load_file(tmp_path / "x.safetensors")["a"], np.float32([-0.25, 3.25]))
+    with safe_open(tmp_path / "x.safetensors", "numpy") as file:
+        assert (file.metadata()["weights"], file.metadata()["version"]) == ("ema", "3")
+
+
 def test_pull_writes_the_weights_as_a_whole_file(gradserve, training, tmp_path):
     written = gradserve("pull", "r", "-o", "weights.safetensors", "--json", **training)
     assert written.returncode == 0, written.stderr

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradserve import specs
 from gradserve.wire import Layout
+from gradserve_service.core.averages import kept_numbers, kept_slots, take_average
 from gradserve_service.core.blocks import BLOCK_ELEMENTS, Array, RunAll, in_turn, sum_of_squares
 from gradserve_service.core.gradient import Gradient, Span, spans_between
 from gradserve_service.core.groups import GroupTerms, Stretch
@@ -85,6 +86,27 @@ class Updates:
         """All bytes of weights, slots and memory."""
         vectors = [self.weights, *self.slots.values(), *map(np.float64, self.memory.values())]
         return b"".join(vector.tobytes() for vector in vectors)
+
+
+class Averaged:
+    """A vector of weights that is moved from outside, and its average."""
+
+    def __init__(self, average: specs.AverageSpec, weights: Any, dtype: Any = np.float64) -> None:
+        self.average, self.weights = average, np.array(weights, dtype)
+        spec = specs.RunSpec(optimizer=specs.Sgd(), average=average)
+        self.slots = {slot.name: self.weights.copy() for slot in kept_slots(spec)}
+        self.memory = kept_numbers(spec, {})
+        self.step = 0
+
+    def move(self, to: Any, **how: Any) -> None:
+        self.step += 1
+        self.weights = np.array(to, self.weights.dtype)
+        take_average(self.average, self.step, weights=self.weights, slots=self.slots, memory=self.memory, **how)
+
+    @property
+    def vector(self) -> Any:
+        (vector,) = self.slots.values()
+        return vector
 
 
 def tensors_of(shapes: Sequence[Sequence[int]]) -> Layout:

@@ -6,15 +6,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from core.families.ranges import LR, SHARE
+from core.families.ranges import DECAY, LR, MODES, SHARE
 from gradserve import specs
 
-DECAY: dict[str, Any] = {
-    "weight_decay": st.sampled_from([0.0, 0.01, 0.3]),
-    "weight_decay_mode": st.sampled_from(["l2", "decoupled"]),
-    "maximize": st.booleans(),
-}
-INNER: dict[str, Any] = {**DECAY, "weight_decay_mode": st.sampled_from(["in_update", "l2", "decoupled"])}
+INNER: dict[str, Any] = {**DECAY, "weight_decay_mode": st.sampled_from(["in_update", *MODES])}
 MOMENTS: dict[str, Any] = {"lr": LR, "beta1": st.floats(0, 0.99), "beta2": st.floats(0.01, 0.9999)}
 
 lamb = st.builds(

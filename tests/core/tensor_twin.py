@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from core.twin import decayed
+
 Numbers = list[float]
 
 
@@ -41,9 +43,9 @@ class TensorTwin:
         before = [list(self.weights[i]) for i in came]
         rule: Callable[..., list[Numbers]] = getattr(self, f"_{spec.name}")
         changes = rule(came, prepared, before, lr, sign * loss)
-        keep = 1 - self.run.get("decay_rate", lr) * wd if spec.weight_decay_mode == "decoupled" else 1.0
         for i, old, change in zip(came, before, changes, strict=True):
-            self.weights[i] = [keep * w - u for w, u in zip(old, change, strict=True)]
+            rate = self.run.get("decay_rate", lr)
+            self.weights[i] = [decayed(spec, w, lr, rate, -u) for w, u in zip(old, change, strict=True)]
             self.path[i] = [p + abs(a - b) for p, a, b in zip(self.path[i], self.weights[i], old, strict=True)]
 
     def _slot(self, i: int, name: str, initial: float = 0.0) -> Numbers:

@@ -46,7 +46,7 @@ def grouped(spec: Any, terms: list[GroupTerms], **how: Any) -> Updates:
 
 
 @each
-@pytest.mark.parametrize("mode", ["l2", "decoupled"])
+@pytest.mark.parametrize("mode", ["l2", "decoupled", "independent", "cautious"])
 def test_a_group_is_updated_as_a_run_of_its_own_settings(spec: Any, mode: str) -> None:
     """Each group's weights, slots and the rule's memory have the bits of a run whose lr and decay are the group's."""
     known = get_args(type(spec).model_fields["weight_decay_mode"].annotation)

@@ -69,5 +69,18 @@ class Twin(
         if spec.weight_decay_mode == "l2":
             g = g + spec.weight_decay * w
         step = getattr(self, f"_{spec.name}_step")
-        decayed = w - lr * spec.weight_decay * w if spec.weight_decay_mode == "decoupled" else w
-        return decayed + step(w, g, lr, momentum, memory)
+        return decayed(spec, w, lr, lr, step(w, g, lr, momentum, memory))
+
+
+def decayed(spec: Any, w: float, lr: float, rate: float, moved: float) -> float:
+    """The weight after its decay and after what the rule adds to it; `rate` is what stands before the decay."""
+    wd, base = spec.weight_decay, spec.lr
+    if spec.weight_decay_mode == "proximal":
+        return (w + moved) / (1 + rate * wd)
+    if spec.weight_decay_mode == "decoupled" or (spec.weight_decay_mode == "cautious" and moved * w < 0):
+        return w - rate * wd * w + moved
+    if spec.weight_decay_mode == "independent":
+        return w - rate / base * wd * w + moved
+    if spec.weight_decay_mode == "corrected":
+        return w - rate * lr / base * wd * w + moved
+    return w + moved

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from gradserve.specs import AGGREGATIONS, CLIPS, OPTIMIZERS, SCHEDULES, STALENESS
+from gradserve.specs import AGGREGATIONS, AVERAGES, CLIPS, OPTIMIZERS, SCHEDULES, STALENESS
 from gradserve.wire import decode_frame
 from gradserve_service.core import schedules
 from gradserve_service.http.documents import PREVIEW_STEPS_MAX, CatalogueItem, OptimizerCatalogue
@@ -17,6 +17,7 @@ FAMILIES = {
     "schedules": SCHEDULES,
     "aggregations": AGGREGATIONS,
     "clips": CLIPS,
+    "averages": AVERAGES,
     "staleness": STALENESS,
 }
 

@@ -7,6 +7,7 @@ import torch
 
 import gradserve as gs
 from gradserve.torch import RemoteOptimizer
+from gradserve.torch.forms import form_of
 from pytorch.networks import TOLERANCE, difference, loss_of, network, train, twins
 
 FORMS = [
@@ -51,6 +52,23 @@ def test_a_run_goes_on_from_the_state_of_torch(name, remote, local):
         assert optimizer.last_push.outcome == "applied"
         assert optimizer.run.checkpoints() == []
     assert difference(whole, moved, start) <= TOLERANCE
+
+
+def test_an_average_of_the_run_is_no_state_of_torchs(name):
+    """Torch's optimizer would not know what to do with it."""
+    model = network()
+    with RemoteOptimizer(model.named_parameters(), run=name, optimizer="adamw", average="ema") as optimizer:
+        train(model, optimizer, range(2))
+        state = optimizer.state_dict()["state"]
+        assert {key for one in state.values() for key in one} == {"step", "exp_avg", "exp_avg_sq"}
+        assert "ema/0.weight" in optimizer.run.optimizer_state()
+
+
+def test_decay_that_torch_has_not_is_no_form_of_torchs():
+    """Independent of the rate, for instance: to go on in torch would be another training."""
+    assert form_of(gs.AdamW(weight_decay_mode="independent")).name is None
+    assert form_of(gs.AdamW(weight_decay_mode="independent", weight_decay=0.0)).name == "Adam"
+    assert form_of(gs.AdamW()).name == "AdamW"
 
 
 def test_the_state_of_another_optimizer_is_refused(name):

@@ -164,3 +164,24 @@ def test_a_url_that_is_none_is_refused(url):
     """At once, not after ten minutes of trying."""
     with pytest.raises(ValueError, match="expected a URL"):
         gs.connect(url)
+
+
+def test_the_average_of_the_weights_is_pulled_beside_them(client, name):
+    """Each is the very same object while it is unchanged, and a pull of the one does not touch the other."""
+    run = client.run(name, init=FIRST, optimizer=gs.SGD(lr=1.0), average=gs.Ema(decay=0.5))
+    with run.worker("w0") as worker:
+        worker.push(ONES)
+        worker.push(ONES)
+        raw, average = run.pull(), run.pull(weights="average")
+        assert (raw["w"].tolist(), average["w"].tolist()) == ([-2.0] * 3, [-1.5] * 3)
+        assert (average.version, average.etag == raw.etag) == (2, False)
+        assert run.pull() is raw
+        assert run.pull(weights="average") is average
+        with pytest.raises(gs.ValidationError, match="raw, average or ema"):
+            run.pull(weights="slow")
+        run.configure(average=gs.SwaAverage())
+        worker.push(ONES)
+        assert run.pull(weights="swa")["w"].tolist() == [-3.0] * 3
+    for wrong in ("a b&dtype=float16", 3):
+        with pytest.raises(gs.ValidationError, match="weights: expected"):
+            run.pull(weights=wrong)

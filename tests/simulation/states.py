@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -207,7 +207,7 @@ def _is_state(e: Evidence, saved: SavedState, node: Node, *, settings: bool = Tr
         return False
     if saved.step != arrays.step or control.step != arrays.step:
         return False
-    slots = all(vector.tobytes() == arrays.slots[name].tobytes() for name, vector in saved.slots.items())
+    slots = _equal_slots(saved.slots, arrays.slots)
     if not settings:
         return slots and (saved.updates, saved.samples_seen) == (control.updates, control.samples_seen)
     same = (dict(saved.memory), saved.plateau) == (arrays.memory, control.plateau)
@@ -223,9 +223,15 @@ def _same_arrays(e: Evidence, node: Node, other: Node) -> bool:
     assert source.weights is not None
     return (
         arrays.weights.tobytes() == source.weights.tobytes()
-        and all(arrays.slots[name].tobytes() == slot.tobytes() for name, slot in source.slots.items())
-        and (arrays.step, control.step, arrays.memory) == (source.step, source.step, source.memory)
+        and _equal_slots(source.slots, arrays.slots)
+        and (arrays.step, control.step) == (source.step, source.step)
+        and all(arrays.memory[name] == source.memory[name] for name in arrays.memory.keys() & source.memory.keys())
     )
+
+
+def _equal_slots(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether what both keep is the same: the average of one run may be none of the other's settings."""
+    return all(one[name].tobytes() == other[name].tobytes() for name in one.keys() & other.keys())
 
 
 def _bindings_while(e: Evidence, exchange: Exchange) -> Iterator[Any]:

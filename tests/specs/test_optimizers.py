@@ -215,7 +215,7 @@ def test_the_serialised_form_of_keras_is_read_with_its_defaults():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"use_ema": True}, "expected use_ema unset, came True"),
+        ({"use_ema": True, "ema_overwrite_frequency": 5}, "expected ema_overwrite_frequency unset"),
         ({"gradient_accumulation_steps": 4}, "expected gradient_accumulation_steps unset, came 4"),
         ({"learning_rate": {"class_name": "CosineDecay", "config": {}}}, "run's own field 'schedule'"),
     ],
@@ -269,8 +269,9 @@ def test_keras_defaults_that_ask_for_nothing_are_dropped():
          "optimizer: expected weight_decay_mode once, it came under two spellings: send one"),
         ({"name": "adam", "weight_decouple": "yes"},
          "optimizer: expected weight_decouple to be true or false, came 'yes'"),
-        ({"name": "adam", "weight_decay_mode": "proximal"},
-         "optimizer.weight_decay_mode: expected 'l2' or 'decoupled', came 'proximal'"),
+        ({"name": "adam", "weight_decay_mode": "in_update"},
+         "optimizer.weight_decay_mode: expected 'l2', 'decoupled', 'independent', 'corrected', 'cautious' or "
+         "'proximal', came 'in_update'"),
         ({"name": "adam", "compat": "jax"}, "optimizer: expected compat to be one of torch, keras, optax, came 'jax'"),
         ({"name": "sgd", "momentum": 1.0}, "optimizer.momentum: expected a number < 1, came 1.0"),
         ({"name": "sgd", "dampening": 1.5}, "optimizer.dampening: expected a number ≤ 1, came 1.5"),

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from gradserve.problems import PROBLEMS, Refused
 from gradserve.specs import (
     AGGREGATIONS,
+    AVERAGES,
     CLIPS,
     OPTIMIZERS,
     STALENESS,
@@ -17,15 +18,18 @@ from gradserve.specs import (
     AdamW,
     Async,
     Constant,
+    Ema,
     GlobalNorm,
     Inverse,
     InverseTime,
+    Lookahead,
     NonFinite,
     NoStaleness,
     Power,
     RunChanges,
     RunSpec,
     Sgd,
+    SwaAverage,
     Value,
     WarmupCosine,
     validation_refusal,
@@ -84,6 +88,13 @@ def test_python_and_json_say_the_same():
         ("staleness", "inverse", Inverse(max_staleness=None)),
         ("staleness", {"name": "None", "max_staleness": 0}, NoStaleness(max_staleness=0)),
         ("schedule", "constant", Constant()),
+        ("average", None, None),
+        ("average", "ema", Ema(decay=0.999, debias=False, warmup=False, every=1)),
+        ("average", {"name": "EMA", "ema_momentum": 0.5}, Ema(decay=0.5)),
+        ("average", "AveragedModel", SwaAverage(start=0, period=1)),
+        ("average", {"name": "swa", "swa_start": 10, "swa_freq": 5}, SwaAverage(start=10, period=5)),
+        ("average", "lookahead", Lookahead(sync_period=6, alpha=0.5, reset_state=False)),
+        ("average", {"name": "lookahead", "k": 5, "slow_step_size": 0.8}, Lookahead(sync_period=5, alpha=0.8)),
     ],
     ids=str,
 )
@@ -99,6 +110,21 @@ def test_clipping_that_keras_puts_on_the_optimizer_becomes_the_runs():
         assert spec.clip == (GlobalNorm(max_norm=1.0, eps=0.0), Value(value=0.5))
         assert spec.optimizer.lr == 0.1
         assert detail_of({"optimizer": optimizer, "clip": ["value"]}).startswith("expected clipping once")
+
+
+def test_averaging_that_keras_puts_on_the_optimizer_becomes_the_runs():
+    """In both forms, with its own decay where none is said; a config that turns it off asks for nothing."""
+    for fields, average in (
+        ({"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": None}, Ema(decay=0.9)),
+        ({"use_ema": True}, Ema(decay=0.99)),
+        ({"use_ema": False, "ema_momentum": 0.9, "ema_overwrite_frequency": None}, None),
+    ):
+        for optimizer in ({"class_name": "Adam", "config": fields}, {"name": "adam", **fields}):
+            assert RunSpec.model_validate({"optimizer": optimizer}).average == average
+    optimizer = {"name": "adam", "use_ema": True}
+    assert detail_of({"optimizer": optimizer, "average": "swa"}).startswith("expected averaging once")
+    assert detail_of({"optimizer": {**optimizer, "use_ema": 1}}) == "expected use_ema to be true or false, came 1"
+    assert "did you mean" not in detail_of({"optimizer": {"name": "adam", "ema_momentum": 0.9}})
 
 
 @pytest.mark.parametrize(
@@ -139,10 +165,11 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
         ([], "expected an object, came a list"),
         (None, "expected an object, came None"),
         ({"optimizer": "sgd", "dataset_size": 0}, "dataset_size: expected a number ≥ 1, came 0"),
-        ({"optimizer": "sgd", "average": []}, "this version does not build 'average' yet: leave it out"),
+        ({"optimizer": "sgd", "matrix_layout": "in_out"},
+         "this version does not build 'matrix_layout' yet: leave it out"),
         ({"optimizer": "sgd", "branch": {"run": "a"}}, "branch.checkpoint: expected a value, came nothing"),
         ({"optimizer": "sgd", "optimiser": 1}, "expected only the fields optimizer, schedule, clip, aggregation, "
-         "staleness, accumulate, groups, dataset_size, non_finite, branch, weights, "
+         "staleness, accumulate, groups, average, dataset_size, non_finite, branch, weights, "
          "came 'optimiser' (did you mean optimizer?)"),
         ({"optimizer": "sgd", "non_finite": "keep"},
          "non_finite: expected one of reject, skip, zero, or an object with policy, came 'keep'"),
@@ -175,6 +202,13 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
         ({"optimizer": "sgd", "clip": [{"name": "noise", "gamma": 0.3}]},
          "clip[0].gamma: expected a multiple of 0.5, came 0.3"),
         ({"optimizer": "sgd", "clip": 1}, "clip: expected a list, came 1"),
+        ({"optimizer": "sgd", "average": "mean"}, "average: expected one of ema, swa, lookahead, came 'mean'"),
+        ({"optimizer": "sgd", "average": []}, "average: expected a name or an object with 'name', came list"),
+        ({"optimizer": "sgd", "average": {"name": "ema", "decay": 1}}, "average.decay: expected a number < 1, came 1"),
+        ({"optimizer": "sgd", "average": {"name": "lookahead", "alpha": 0}},
+         "average.alpha: expected a number > 0, came 0"),
+        ({"optimizer": "sgd", "average": {"name": "swa", "period": 0}},
+         "average.period: expected a number ≥ 1, came 0"),
         ({"optimizer": "sgd", "clip": [{"name": "value", "value": 1}] * 9},
          "clip: expected at most 8 items, came a list"),
         ({"optimizer": {"name": "sgd", "lr": -1}, "schedule": {"name": "power"}},
@@ -242,6 +276,13 @@ def test_equal_runs_have_equal_canonical_forms(one, other):
     assert first == second
 
 
+def test_an_average_is_in_the_canonical_form_where_there_is_one():
+    """The form of a run without one, and so the hash of its chain, is what it was before there were averages."""
+    spec = RunSpec.model_validate({"optimizer": "sgd", "average": "swa"})
+    assert spec.canonical()["average"] == {"name": "swa", "period": 1, "start": 0}
+    assert RunSpec.model_validate(spec.canonical()) == spec.model_copy(update={"schedule": Constant()})
+
+
 def test_the_canonical_form_is_this_one():
     """It is in the hash of every chain: a change here makes runs of yesterday unreadable."""
     assert json.dumps(RunSpec(optimizer=Sgd(), schedule=Power(s=10.0)).canonical(), separators=(",", ":")) == (
@@ -279,6 +320,8 @@ def test_all_else_is_replaced_whole_and_null_is_the_default():
     assert changed({"staleness": {"name": "inverse"}}).staleness == Inverse(max_staleness=None)
     assert changed({"staleness": None}).staleness == NoStaleness()
     assert changed({"clip": None}).clip == ()
+    assert changed({"average": "ema"}).average == Ema()
+    assert changed({"average": None}).average is None
     assert changed({"clip": "value", "aggregation": "async"} | {"clip": {"name": "value", "value": 2}}).clip == (
         Value(value=2.0),
     )
@@ -317,10 +360,10 @@ def test_a_merge_that_cannot_be_is_refused(fields, detail):
         ({"optimizer": "sgd"}, "optimizer: expected an object, came 'sgd'"),
         ({"non_finite": "skip"},
          "expected only the fields optimizer, schedule, clip, aggregation, staleness, accumulate, "
-         "groups, state, came 'non_finite'"),
+         "groups, average, state, came 'non_finite'"),
         ({"weights": {}},
          "expected only the fields optimizer, schedule, clip, aggregation, staleness, accumulate, "
-         "groups, state, came 'weights'"),
+         "groups, average, state, came 'weights'"),
     ],
     ids=str,
 )  # fmt: skip
@@ -328,7 +371,7 @@ def test_what_cannot_change_is_refused(fields, detail):
     assert detail_of(fields, RunChanges) == detail
 
 
-@pytest.mark.parametrize("family", [CLIPS, AGGREGATIONS, STALENESS], ids=lambda family: family.kind)
+@pytest.mark.parametrize("family", [CLIPS, AGGREGATIONS, STALENESS, AVERAGES], ids=lambda family: family.kind)
 def test_every_rule_explains_itself(family):
     for name, member in family.built.items():
         entry = member.catalogue_entry()

@@ -6,6 +6,7 @@ canonical form. The front door: nothing else of this package is imported from ou
 
 from .accumulation import SAMPLES_MIN, Accumulate, NonFinite
 from .anchored import Asgd, Cocob, Ftrl, Madgrad
+from .averages import AVERAGES, AverageSpec, Ema, Lookahead, SwaAverage
 from .base import Family, ReportName, Spec
 from .clips import (
     CLIPS,
@@ -62,17 +63,17 @@ from .stepsizes import PolyakSgd
 from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
 __all__ = [
-    "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
-    "SAMPLES_MIN", "SCHEDULES", "SGD", "STALENESS", "AcProp", "Accumulate", "AdEMAMix", "AdaBelief", "Adadelta",
-    "Adagrad", "Adam", "AdamW",
-    "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch", "Centralize",
-    "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
-    "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
-    "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "NonFinite", "Normalize",
-    "Novograd",
-    "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
+    "AGGREGATIONS", "AVERAGES", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN",
+    "OPTIMIZERS", "SAMPLES_MIN", "SCHEDULES", "SGD", "STALENESS", "AcProp", "Accumulate", "AdEMAMix", "AdaBelief",
+    "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async",
+    "AverageSpec", "BlockRms", "Branch", "Centralize", "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant",
+    "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic", "Ema", "Exponential", "Family", "Fromage", "Ftrl",
+    "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Lookahead", "Madgrad",
+    "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "NonFinite", "Normalize", "Novograd", "OneCycle",
+    "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
     "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
     "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
-    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
-    "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
+    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "SwaAverage", "Table",
+    "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns",
+    "validation_refusal",
 ]  # fmt: skip

@@ -8,11 +8,23 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from .base import Flag, Fraction, NotNegative
-from .optimizer_fields import BETA_ALIASES, Beta1, Beta2, Decay, DecayMode, Eps, Lr, Maximize, OptimizerFields
+from .optimizer_fields import (
+    BESIDE,
+    BETA_ALIASES,
+    Beside,
+    Beta1,
+    Beta2,
+    Decay,
+    DecayMode,
+    Eps,
+    Lr,
+    Maximize,
+    OptimizerFields,
+)  # fmt: skip
 
 InnerDecayMode = Annotated[
-    Literal["in_update", "l2", "decoupled"],
-    Field(description="in_update: u += wd·w before the norms. l2: g += wd·w. decoupled: w *= 1 - lr·wd."),
+    Literal["in_update", "l2", Beside],
+    Field(description=f"in_update: u += wd·w before the norms. l2: g += wd·w. {BESIDE}"),
 ]
 EpsRoot = Annotated[NotNegative, Field(description="Added under the square root (optax).")]
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ..problems import Refused, refuse
+from .averages import AVERAGES
 from .clips import CLIPS
 from .optimizers import OPTIMIZERS
 from .policies import AGGREGATIONS, STALENESS
@@ -22,6 +23,7 @@ _UNIONS: Final = {
     "parts": SCHEDULES.built,
     "then": SCHEDULES.built,
     "clip": CLIPS.built,
+    "average": AVERAGES.built,
     "aggregation": AGGREGATIONS.built,
     "staleness": STALENESS.built,
 }

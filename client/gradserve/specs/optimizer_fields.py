@@ -14,10 +14,13 @@ Eps = Annotated[NotNegative, Field(description="Added to the denominator.")]
 Decay = Annotated[NotNegative, Field(description="Weight decay; 0 is none.")]
 Beta1 = Annotated[Fraction, Field(description="Decay of the first moment.")]
 Beta2 = Annotated[Fraction, Field(description="Decay of the second moment.")]
-DecayMode = Annotated[
-    Literal["l2", "decoupled"],
-    Field(description="l2: g += wd·w before the rule. decoupled: w *= 1 - lr·wd."),
-]
+Beside = Literal["decoupled", "independent", "corrected", "cautious", "proximal"]
+BESIDE = (
+    "decoupled: w *= 1 - lr·wd. independent: w *= 1 - lr/base·wd, base being the optimizer's lr before any schedule. "
+    "corrected: w *= 1 - lr²/base·wd. cautious: decoupled, but only of weights that the change makes smaller. "
+    "proximal: w /= 1 + lr·wd after the change."
+)
+DecayMode = Annotated[Literal["l2", Beside], Field(description=f"l2: g += wd·w before the rule. {BESIDE}")]
 Maximize = Annotated[Flag, Field(description="Climb instead of descending: the gradient's sign is turned.")]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from .accumulation import Accumulate, NonFinite, NonFinitePolicy
+from .averages import AverageSpec, keras_average
 from .base import COUNT_MAX, Spec, folded
 from .clips import ClipSpec
 from .groups import Groups
@@ -24,9 +25,10 @@ EPOCHS_UNKNOWN = (
     "schedule: expected to know how long an epoch is: send steps_per_epoch with the schedule, or the run's dataset_size"
 )
 
-_NOT_BUILT = ("average", "matrix_layout")
-_REPLACED = ("schedule", "clip", "aggregation", "staleness", "accumulate", "groups")
+_NOT_BUILT = ("matrix_layout",)
+_REPLACED = ("schedule", "clip", "aggregation", "staleness", "accumulate", "groups", "average")
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
+_KERAS_AVERAGE = {"useema", "emamomentum", "emaoverwritefrequency"}
 
 
 def _one_or_many(given: Any) -> Any:
@@ -36,6 +38,7 @@ def _one_or_many(given: Any) -> Any:
 
 
 Clips = Annotated[tuple[ClipSpec, ...], Field(max_length=CLIPS_MAX), BeforeValidator(_one_or_many)]
+Average = Annotated[AverageSpec | None, Field(description="Kept beside the weights; null: none.")]
 Schedule = Annotated[ScheduleSpec | None, Field(description="null is constant.")]
 Aggregation = Annotated[AggregationSpec, BeforeValidator(lambda given: Async() if given is None else given)]
 Accumulates = Annotated[Accumulate | None, Field(description="null: each push is an update.")]
@@ -66,6 +69,7 @@ class RunSpec(Spec):
     staleness: Staleness = NoStaleness()
     accumulate: Accumulates = None
     groups: Groups = ()
+    average: Average = None
     dataset_size: Annotated[
         int | None,
         Field(strict=True, ge=1, le=COUNT_MAX, description="Samples of an epoch; null: no epochs then."),
@@ -79,7 +83,7 @@ class RunSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _read_what_keras_puts_on_the_optimizer(cls, given: Any) -> Any:
-        """Clipping and Keras 2's `decay` are fields of the optimizer there, and of the run here."""
+        """Clipping, averaging and Keras 2's `decay` are fields of the optimizer there, and of the run here."""
         if not isinstance(given, Mapping):
             return given
         given = cls.canonical_fields(given)
@@ -90,11 +94,15 @@ class RunSpec(Spec):
         if not isinstance(inner, Mapping):
             return given
         words = _KERAS_CLIPS | ({"decay"} if _decay_is_of_the_rate(optimizer) else set())
+        if any(folded_is(key, "useema") for key in inner):
+            words |= _KERAS_AVERAGE
         found = {k: v for k, v in inner.items() if isinstance(k, str) and folded(k) in words}
         rest = {key: value for key, value in inner.items() if key not in found}
         cleaned = {**optimizer, "config": rest} if "class_name" in optimizer else rest
         decay = [found.pop(key) for key in list(found) if folded(key) == "decay"]
-        return {**given, "optimizer": cleaned, **_keras_clips(given, found), **_keras_decay(given, decay)}
+        averaging = {folded(key): found.pop(key) for key in list(found) if folded(key) in _KERAS_AVERAGE}
+        elsewhere = {**_keras_decay(given, decay), **keras_average(given, averaging)}
+        return {**given, "optimizer": cleaned, **_keras_clips(given, found), **elsewhere}
 
     @classmethod
     def _unknown_field(cls, spelling: object) -> str:
@@ -122,10 +130,9 @@ class RunSpec(Spec):
 
     def canonical(self) -> dict[str, Any]:
         """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
-        dumped = self.model_dump(mode="json", exclude={"weights"} if self.branch else {"weights", "branch"})
+        absent = {name for name in ("accumulate", "average", "branch") if getattr(self, name) is None}
+        dumped = self.model_dump(mode="json", exclude={"weights", *absent})
         dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
-        if dumped["accumulate"] is None:
-            del dumped["accumulate"]  # as in the chains of runs that were made before there was such a field
         return _sorted(dumped)  # type: ignore[no-any-return]
 
 
@@ -170,6 +177,7 @@ class RunChanges(Spec):
     staleness: Staleness = NoStaleness()
     accumulate: Accumulates = None
     groups: Groups = ()
+    average: Average = None
     state: Literal["running", "paused", "closed"] | None = None
 
     def asked(self) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def form_of(optimizer: Any) -> Form:
     except ValueError as error:  # pydantic's ValidationError is one
         raise from_refused(validation_refusal(error)) from None
     one = [torch.zeros(())]  # torch's classes say themselves what their groups hold
-    if isinstance(spec, Adam | AdamW) and not (spec.eps_root or spec.eps_hat or not spec.bias_correction):
+    decays = not spec.weight_decay or spec.weight_decay_mode in ("l2", "decoupled")  # as torch knows to
+    if isinstance(spec, Adam | AdamW) and decays and not (spec.eps_root or spec.eps_hat or not spec.bias_correction):
         kind = torch.optim.AdamW if spec.weight_decay_mode == "decoupled" else torch.optim.Adam
         adam = kind(
             one,

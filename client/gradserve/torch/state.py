@@ -38,7 +38,8 @@ def torch_state(slots: Weights, parameters: Mapping[str, Tensor], form: Form) ->
     for place, array in slots.items():
         slot, _, name = place.partition("/")
         state = by_parameter.get(parameters[name])
-        if state is not None:
+        of_torch = form.name is None or slot in form.slots  # else the run's average of the weights
+        if state is not None and of_torch:
             parameter = parameters[name]
             state[form.slots.get(slot, slot)] = torch.from_numpy(np.array(array)).to(parameter.device, parameter.dtype)
     return {parameter: state for parameter, state in by_parameter.items() if state}

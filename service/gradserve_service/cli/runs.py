@@ -125,19 +125,22 @@ def pull(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The safetensors file to write. It appears when it is whole.")
     ],
+    weights: Annotated[
+        str, typer.Option(metavar="WHICH", help="raw, or average (also ema, swa, slow, x, ax) for the run's average.")
+    ] = "raw",
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the current weights of a run into a safetensors file."""
+    """Write the current weights of a run, or their average, into a safetensors file."""
     with complaints_as_lines(), connected(url, token, PATIENCE_SECONDS) as client:
         opened = client.run(run)
         if not opened.description["initialised"]:
             raise gs.WeightsUninitialised(f"run '{run}' has no weights yet")
-        weights = opened.pull()
-        metadata = {"run": run, "version": str(weights.version), "etag": weights.etag}
+        pulled = opened.pull(weights=weights)
+        metadata = {"run": run, "version": str(pulled.version), "etag": pulled.etag, "weights": weights}
         partial = output.with_name(f".{output.name}.partial")
-        partial.write_bytes(save(dict(weights), metadata=metadata))
+        partial.write_bytes(save(dict(pulled), metadata=metadata))
         os.replace(partial, output)
-    said = {"file": str(output), "run": run, "version": weights.version, "parameters": weights.layout.parameters}
+    said = {"file": str(output), "run": run, "version": pulled.version, "parameters": pulled.layout.parameters}
     print_json(said) if as_json else print_facts(said)

@@ -19,6 +19,7 @@ from gradserve.specs import ClipSpec, RunSpec
 from gradserve.wire import Layout, allocate
 
 from .accumulating import Accumulator
+from .averages import RESET_AT, begin_average, kept_numbers, kept_slots, reset_at, take_average
 from .batches import Batch
 from .blocks import RunAll, in_turn
 from .clipping import clipped
@@ -30,7 +31,7 @@ from .measuring import distance, measure, measured_at_step
 from .optimizers import rule_for
 from .optimizers.rule import Memory, Rule
 from .preprocess import Seen, preprocessed
-from .slots import cut, new_slot, own_layouts
+from .slots import begin_slot, cut, new_slot, own_layouts
 from .update import apply_update
 
 Float32 = NDArray[np.float32]
@@ -41,7 +42,8 @@ NAN = float("nan")
 class Arrays:
     """Weights float32[N], one float32 buffer a slot, the rule's own numbers, what the updates did.
 
-    A slot is as the weights are, N elements, unless it is in `own_layouts`.
+    A slot is as the weights are, N elements, unless it is in `own_layouts`. The run's average is one of the slots, the
+    last, and its numbers are among the rule's (`averages.py`).
     """
 
     spec: RunSpec
@@ -59,6 +61,11 @@ class Arrays:
     @property
     def rule(self) -> Rule:
         return rule_for(self.spec.optimizer)
+
+    @property
+    def rule_step(self) -> int:
+        """The updates of the rule's state: its t, which counts anew where lookahead resets that state."""
+        return self.step - reset_at(self.memory, self.step)
 
     @property
     def stretches(self) -> tuple[Stretch, ...]:
@@ -93,9 +100,16 @@ class Arrays:
             slot.name: self.slots[slot.name]
             if slot.name in self.slots and held.get(slot.name) == self.own_layouts.get(slot.name)
             else new_slot(slot, self.slot_layout(slot.name).parameters, self.weights)
-            for slot in self.rule.slots
+            for slot in kept_slots(spec)
         }
-        self.memory = {name: self.memory.get(name, initial) for name, initial in self.rule.memory.items()}
+        self.memory = kept_numbers(spec, self.memory)
+
+    def reset_rule(self, weights: Float32) -> None:
+        """The rule's slots and numbers as they begin at these weights, in place."""
+        for slot in self.rule.slots:
+            begin_slot(slot, self.slots[slot.name], weights)
+        self.memory.update(self.rule.memory)
+        self.memory[RESET_AT] = float(self.step)
 
     def slot_layout(self, name: str) -> Layout:
         """Where each tensor lies in a slot."""
@@ -134,6 +148,8 @@ def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffe
         arrays.weights = _copied(weights, new_buffer)
         if first:
             arrays.fit(arrays.spec)
+        else:  # an average of other weights would say nothing of these, and lookahead would pull them back
+            begin_average(arrays.spec.average, arrays.slots, arrays.memory, arrays.weights)
     else:
         _restore(arrays, state, weights, new_buffer)
     arrays.version += 1
@@ -249,12 +265,22 @@ def _apply(
         stretches=arrays.stretches,
         layout=arrays.layout,
         momentum=header["update"]["momentum"],
-        step=arrays.step + 1,
+        step=arrays.rule_step + 1,
         loss=due.batch.loss,
         run_all=run_all,
     )
     arrays.step += 1
     arrays.version += 1
+    if take_average(
+        spec.average,
+        arrays.step,
+        weights=next_weights,
+        slots=arrays.slots,
+        memory=arrays.memory,
+        trained=training(spec.groups, arrays.stretches),
+        run_all=run_all,
+    ):
+        arrays.reset_rule(next_weights)
     moved = _measure(arrays, due.gradient, next_weights, run_all)
     arrays.weights = next_weights
     arrays.history.rates = tuple(each.lr for each in terms)

@@ -24,6 +24,7 @@ from gradserve.specs import RunSpec, validation_refusal
 from gradserve.wire import RESERVED_PREFIX, Frame, Layout, check_user_names
 
 from .arrays import Arrays
+from .averages import AVERAGE_NUMBERS
 from .control import Control
 from .image import header_bytes, tensor_rows
 from .optimizers import MEMORY_NAMES, NEVER_NEGATIVE, rule_for
@@ -150,8 +151,9 @@ def payload_frame(saved: SavedState) -> Frame:
 
 
 def _of_a_rule(name: str) -> str:
-    if name not in MEMORY_NAMES:
-        raise ValueError(f"expected the numbers that a rule keeps ({', '.join(sorted(MEMORY_NAMES))})")
+    known = MEMORY_NAMES | AVERAGE_NUMBERS
+    if name not in known:
+        raise ValueError(f"expected the numbers that a rule or an average keeps ({', '.join(sorted(known))})")
     return name
 
 

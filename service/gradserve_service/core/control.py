@@ -94,6 +94,7 @@ class Control:
     updates: int = 0  # updates that led to this state; a file from outside may not say how many
     samples_seen: float = 0.0  # their samples: with the step, a restore takes both back
     state: str = "running"
+    configured: int = 0  # position of the last change of the settings
     layout: Layout | None = None
     base_floor: int = 0
     etags: dict[int, str] = field(default_factory=dict)  # version → ETag, the last ETAGS_KEPT
@@ -164,6 +165,7 @@ class Control:
             "updates": self.updates,
             "samples_seen": self.samples_seen,
             "state": self.state,
+            "configured": self.configured,
             "layout": None if self.layout is None else dict(zip(self.layout.names, self.layout.shapes, strict=True)),
             "base_floor": self.base_floor,
             "etags": list(self.etags.items()),
@@ -192,6 +194,7 @@ class Control:
             updates=value["updates"],
             samples_seen=value["samples_seen"],
             state=value["state"],
+            configured=value.get("configured", 0),
             layout=None if value["layout"] is None else Layout.of(value["layout"]),
             base_floor=value["base_floor"],
             etags={version: etag for version, etag in value["etags"]},

@@ -25,11 +25,11 @@ from gradserve.specs import DEFAULT_GROUP, SAMPLES_MIN, Rate, RunChanges, RunSpe
 from gradserve.wire import Layout
 
 from . import schedules, staleness
+from .averages import kept_slots
 from .batches import EMPTY, Batch
 from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow, etag_of
 from .entries import Entry, write_entry
 from .gradient import spans_between
-from .optimizers import rule_for
 from .plateau import FRESH, PlateauState, after_report
 from .repeats import OWN, Kind, Made, asked_digest, found, made_by, remembered
 from .slots import own_layouts
@@ -776,6 +776,7 @@ def _advance_configure(control: Control, entry: Entry, header: Mapping[str, Any]
     if control.state == "paused" and header["state"] == "running":
         control.bad_gradients = 0  # somebody has looked at it
     control.state = header["state"]
+    control.configured = entry.position
     _advance_plateau(control, entry, header)
 
 
@@ -826,7 +827,7 @@ def _snapshot_due_bytes(control: Control) -> float:
     if control.layout is None:
         return float("inf")
     created = control.creation
-    slots = rule_for(control.spec.optimizer).slots
+    slots = kept_slots(control.spec)
     own = own_layouts(slots, control.layout)
     sizes = (own.get(slot.name, control.layout).parameters for slot in slots)
     vectors = 1 if control.spec.accumulate is None else 2

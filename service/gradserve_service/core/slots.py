@@ -17,7 +17,7 @@ from gradserve.wire import Layout, allocate
 from .blocks import Array
 from .optimizers.rule import Slot
 
-__all__ = ["cut", "new_slot", "new_slots", "own_layouts"]
+__all__ = ["begin_slot", "cut", "new_slot", "new_slots", "own_layouts"]
 
 
 def own_layouts(slots: Sequence[Slot], layout: Layout) -> dict[str, Layout]:
@@ -44,11 +44,16 @@ def new_slot(
 ) -> Array:
     """A slot of so many elements as it begins."""
     vector = new_buffer(size)
+    begin_slot(slot, vector, weights)
+    return vector
+
+
+def begin_slot(slot: Slot, vector: Array, weights: Array | None) -> None:
+    """Write into a slot what it begins with."""
     if slot.from_weights and weights is not None:
         np.copyto(vector, weights)
     else:
         vector.fill(slot.initial)
-    return vector
 
 
 def new_slots(slots: Sequence[Slot], layout: Layout, weights: Array) -> dict[str, Array]:

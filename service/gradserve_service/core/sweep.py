@@ -16,11 +16,12 @@ from gradserve.wire import Layout
 
 from .blocks import Array, RunAll, give_back, share_out, take_scratch
 from .clipping import Clipped
+from .decay import Decay, subtract_change
 from .gradient import Gradient, Span
 from .groups import Stretch, cut_by_group
 from .optimizers.rule import Memory, Rule, Scalar, Slot
 
-__all__ = ["Group", "Work", "as_scalars", "copy_the_rest", "sweep_elements"]
+__all__ = ["Group", "Work", "as_scalars", "copy_the_rest", "decay_blocks", "sweep_elements"]
 
 
 class Group(NamedTuple):
@@ -30,7 +31,7 @@ class Group(NamedTuple):
     lr: float
     scalars: tuple[float, ...]
     prepare: tuple[float, float] | None  # factor of the gradient and weight decay; None: nothing to do before the rule
-    keep: float | None  # 1 - lr · weight decay; None without decoupled decay
+    decay: Decay | None  # beside the rule; None: nothing decays there
 
 
 @dataclass(slots=True)
@@ -108,7 +109,8 @@ class _Sweep:
 
     def lane(self, pieces: Iterable[_Piece]) -> None:
         """The pieces of one task, with scratch blocks of its own."""
-        own = 1 if self.clip.stages or any(group.prepare or group.keep is not None for group in self.groups) else 0
+        prepares = self.clip.stages or any(group.prepare for group in self.groups)
+        own = max(1 if prepares else 0, decay_blocks(self.groups))
         blocks = take_scratch(own + self.rule.scratch_blocks, self.block_elements, self.weights.dtype)
         # Overflow is an outcome, as in torch. NumPy's error state belongs to the thread, so each lane sets it.
         with np.errstate(all="ignore"):
@@ -134,9 +136,12 @@ class _Sweep:
             g = np.multiply(g, factor, own[0])
             np.add(g, np.multiply(w, decay, u), g)
         group.rule.change(c, g, w, [slot[here] for slot in self.slots], u, spare)
-        if group.keep is not None:
-            w = np.multiply(w, group.keep, own[0])
-        np.subtract(w, u, u)
+        subtract_change(group.decay, w, u, own)
+
+
+def decay_blocks(groups: Sequence[Group]) -> int:
+    """Scratch blocks that the weight decay of these groups needs."""
+    return max((group.decay.scratch_blocks for group in groups if group.decay), default=0)
 
 
 def as_scalars(numbers: Sequence[float], like: Array) -> list[Scalar]:

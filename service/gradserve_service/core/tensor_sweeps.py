@@ -17,12 +17,13 @@ import numpy as np
 from gradserve.wire import Layout
 
 from .blocks import SUM_CHUNK, Array, give_back, share_out, take_scratch
+from .decay import subtract_change
 from .gradient import Span
 from .groups import Stretch, cut_by_group
 from .optimizers.kinds import GroupSums, PerTensorRule, SummedRule, WholeRunRule
 from .optimizers.rule import Scalar
 from .slots import own_layouts
-from .sweep import Group, Work, as_scalars, copy_the_rest
+from .sweep import Group, Work, as_scalars, copy_the_rest, decay_blocks
 
 __all__ = ["sweep_shapes", "sweep_with_sums"]
 
@@ -66,10 +67,6 @@ def _prepared(work: Work, group: Group, piece: _Segment, w: Array, own: Array, s
         g = np.multiply(g, factor, own) if factor != 1.0 else g
         g = np.add(g, np.multiply(w, decay, spare), own) if decay else g
     return g
-
-
-def _subtract(group: Group, w: Array, u: Array, own: Array) -> None:
-    np.subtract(w if group.keep is None else np.multiply(w, group.keep, own), u, u)
 
 
 # ------------------------------------------------------------------------------------------------------------- sums
@@ -154,7 +151,8 @@ class _TwoSweeps:
     def second(self, segments: Iterable[_Segment]) -> None:
         """One task of the second sweep."""
         work, size = self.work, min(SUM_CHUNK, self.work.weights.size)
-        own, *blocks = take_scratch(1 + self.rule.scratch_blocks, size, work.weights.dtype)
+        blocks = take_scratch(self.rule.scratch_blocks, size, work.weights.dtype)
+        own = take_scratch(decay_blocks(work.groups), size, work.weights.dtype)
         by_tensor = isinstance(self.rule, PerTensorRule)
         with np.errstate(all="ignore"):
             scalars = [as_scalars(group.scalars, work.weights) for group in work.groups]
@@ -164,8 +162,8 @@ class _TwoSweeps:
                 r = self.numbers[piece.tensor if by_tensor else piece.group]
                 assert isinstance(group.rule, SummedRule)
                 group.rule.finish(c, r, w, s, u, [block[: piece.length] for block in blocks])
-                _subtract(group, w, u, own[: piece.length])
-        give_back((own, *blocks))
+                subtract_change(group.decay, w, u, [block[: piece.length] for block in own])
+        give_back((*own, *blocks))
 
 
 # ----------------------------------------------------------------------------------------------------------- shapes
@@ -191,8 +189,8 @@ def _change_tensor(work: Work, c: Sequence[Scalar], slots: Sequence[tuple[Layout
     group, name = work.groups[piece.group], work.layout.names[piece.tensor]
     shape, here = work.layout.shape(name) or (1,), slice(piece.weights_start, piece.weights_start + piece.length)
     w, u = work.weights[here], work.next_weights[here]
-    own = np.empty_like(w)
-    g = _prepared(work, group, piece, w, own, u)
+    own = [np.empty_like(w) for _ in range(max(1, decay_blocks([group])))]
+    g = _prepared(work, group, piece, w, own[0], u)
     s = [vector[layout.span(name)].reshape(layout.shape(name) or (1,)) for layout, vector in slots if name in layout]
     group.rule.change(c, g.reshape(shape), w.reshape(shape), s, u.reshape(shape), ())
-    _subtract(group, w, u, own)
+    subtract_change(group.decay, w, u, own)

@@ -1,6 +1,6 @@
 """The driver: one gradient, one update, the same for every rule.
 
-    clip → sign of `maximize` → L2 decay → rule.change → decoupled decay, w ← w - u
+    clip → sign of `maximize` → L2 decay → rule.change → weight decay of `decay.py`, w ← w - u
 
 with the learning rate and the weight decay of each parameter's group. Rules that are elementwise take one sweep of
 `sweep.py`, block by block while the block is in the cache; those that need sums or shapes those of `tensor_sweeps.py`.
@@ -19,6 +19,7 @@ from gradserve.wire import Layout
 
 from .blocks import BLOCK_ELEMENTS, Array, RunAll, in_turn
 from .clipping import clipped
+from .decay import decay_of
 from .gradient import Gradient
 from .groups import GroupTerms, Stretch
 from .optimizers.rule import Kind, Memory, Rule
@@ -104,10 +105,10 @@ def _resolved(rule: Rule, terms: Sequence[GroupTerms], step: int, factor: float,
     folds = rule.kind == "elementwise"  # an elementwise rule takes the gradient's factor into its own scalars
     for lr, decay in ((each.lr, each.weight_decay) for each in terms):
         l2 = decay if rule.weight_decay_mode == "l2" else 0.0
-        keep = 1.0 - rule.decay_rate(step, lr, before) * decay if rule.weight_decay_mode == "decoupled" else 1.0
+        beside = decay_of(rule.weight_decay_mode, rule.decay_rate(step, lr, before), rule.lr, decay)
         prepare = (factor, l2) if l2 or (factor != 1.0 and not folds) else None
         memory.update(before)
         own = rule.with_decay(decay)
         scalars = own.scalars(step, lr, 1.0 if prepare or not folds else factor, memory)
-        groups.append(Group(own, lr, scalars, prepare, keep if keep != 1.0 else None))
+        groups.append(Group(own, lr, scalars, prepare, beside))
     return groups

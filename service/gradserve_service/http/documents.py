@@ -12,6 +12,7 @@ from gradserve.specs import NAME_PATTERN, ReportName, ScheduleSpec, validation_r
 
 __all__ = [
     "AggregationCatalogue",
+    "AverageCatalogue",
     "Checkpoint",
     "CheckpointList",
     "ClipCatalogue",
@@ -159,6 +160,12 @@ class ClipCatalogue(Answer):
     """All clips."""
 
     clips: list[CatalogueItem]
+
+
+class AverageCatalogue(Answer):
+    """All averages of weights."""
+
+    averages: list[CatalogueItem]
 
 
 class StalenessCatalogue(Answer):

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from gradserve.problems import PROBLEMS
 from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import DTYPES, MEDIA_TYPE
+from gradserve_service.replica import AVERAGE_NAMES, RAW
 
 from . import documents
 from .links import add_links
@@ -147,7 +148,8 @@ def _pull_operation() -> dict[str, Any]:
         "description": "With `If-None-Match` only weights other than those; then `Prefer: wait=30` waits for them.",
         "operationId": "pull_weights",
         "parameters": [
-            *_run_parameters(), _query("dtype", _DTYPE), _query("names", {"type": "string"}, "Only these, by comma."),
+            *_run_parameters(), _query("weights", _WHICH, _OF), _query("dtype", _DTYPE),
+            _query("names", {"type": "string"}, "Only these, by comma."),
             _header("If-None-Match"), _header("Prefer"), _header("Range"), _header("If-Range"),
         ],
         "responses": {
@@ -277,6 +279,8 @@ def _journal_operation() -> dict[str, Any]:
 
 _COUNT = {"type": "integer", "minimum": 0, "maximum": SEQUENCE_MAX}
 _DTYPE = {"type": "string", "enum": list(DTYPES), "default": "float32"}
+_WHICH = {"type": "string", "enum": [RAW, *AVERAGE_NAMES], "default": RAW}
+_OF = "The weights themselves, or the average that the run keeps, also by its name; `x`, `ax`: the optimizer's own."
 _PATH_SCHEMAS = {
     "run": {"type": "string", "pattern": NAME_PATTERN},
     "worker": {"type": "string", "pattern": NAME_PATTERN},

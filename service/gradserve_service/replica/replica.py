@@ -37,6 +37,7 @@ from ..core.repeats import Made
 from ..limits import Limits
 from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
 from ..store.records import Head, ObjectRef
+from .averages import RAW, average_etag, newer_average
 from .budget import Budget
 from .checkpoints import Checkpoints
 from .descriptions import run_json, slots_by_tensor, worker_json
@@ -307,22 +308,32 @@ class Replica:
             etag = state.control.etag
             raise refuse("precondition-failed", f"expected no weights yet, the run is at {etag}", etag=etag)
 
-    async def weights(self, *, if_none_match: str | None = None, wait_seconds: float = 0.0) -> Published | None:
-        """The newest weights; None when they still are the ones named, after waiting for newer ones."""
+    async def weights(
+        self, *, of: str = RAW, if_none_match: str | None = None, wait_seconds: float = 0.0
+    ) -> Published | None:
+        """The newest weights, or an average of them; None when they still are the ones named, after the wait."""
         deadline = asyncio.get_running_loop().time() + min(wait_seconds, self._limits.wait_seconds_max)
         while True:
             head = await self._fresh()
-            published = self.published
-            if published is not None and published.etag != if_none_match:
-                return published
+            newest = self.published
+            if of != RAW and newest is not None:
+                newest = await self._look_at(lambda state: newer_average(state, of, if_none_match))
+            if newest is not None and newest.etag != if_none_match:
+                return newest
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break
             with self._store_errors():
                 await self._store.wait(self.uid, after=head.position, seconds=left)
-        if published is None:
+        if self.published is None:
             raise refuse("weights-uninitialised", "the run has no weights yet: PUT …/weights first")
         return None
+
+    async def etag(self, of: str) -> str | None:
+        """The present ETag of the weights, or of an average of them; None before the first. May be behind the head."""
+        if of == RAW or self.published is None:
+            return self.published.etag if self.published else None
+        return await self._look_at(lambda state: average_etag(state, of))
 
     async def optimizer_state(self) -> tuple[Layout, NDArray[np.float32], dict[str, str]]:
         """Every slot by tensor, `<slot>/<tensor>`, as one vector behind one layout (a copy, of one moment)."""

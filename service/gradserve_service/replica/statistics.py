@@ -51,14 +51,14 @@ def _effective_lr(state: State) -> dict[str, float | None] | None:
     """The rate that each element's gradient got in the last update, for rules that have one an element: its group's,
     with the staleness weight. What is frozen has none."""
     arrays, rates = state.arrays, state.arrays.history.rates
-    if not rates or arrays.step < 1:
+    if not rates or arrays.rule_step < 1:
         return None
     rule: Rule = arrays.rule
     slots = [arrays.slots[slot.name] for slot in rule.slots]
     found = []
     with np.errstate(all="ignore"):
         for start, stop, group in _trained(arrays):
-            part = rule.element_rates(arrays.step, rates[group], [slot[start:stop] for slot in slots])
+            part = rule.element_rates(arrays.rule_step, rates[group], [slot[start:stop] for slot in slots])
             if part is None:
                 return None
             found.append(part)

@@ -182,7 +182,7 @@ class Asgd(specs.Asgd, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The average."""
-        return (Slot("ax", "a: the average of the weights after t0; the weights before"),)
+        return (Slot("ax", "a: the average of the weights after t0; the weights before", from_weights=True),)
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """What is taken of the gradient and of the weights, and the share of the new weights in the average."""
@@ -200,6 +200,10 @@ class Asgd(specs.Asgd, Rule):
             copyto(ax, x)
         else:
             add(ax, multiply(subtract(x, ax, x), share, x), ax)
+
+    def average(self, w: Array, s: Sequence[Array]) -> Array | None:
+        """The average a."""
+        return s[0]
 
 
 def _anchor(x0: Array, w: Array, seen: Array, a: Array) -> None:

@@ -31,7 +31,7 @@ class Lamb(specs.Lamb, PerTensorRule):
         w <- w - lr (‖w‖ / ‖u‖) u                       norms of the tensor; 1 for the ratio where either is 0
 
     λ is in u with `weight_decay_mode: in_update`; with `decoupled`, as in Keras, ‖w‖ is of the weights after their
-    decay. `trust_clip`: the ratio is at most 1. Folded as in `Adam`.
+    decay, with every other mode before it. `trust_clip`: the ratio is at most 1. Folded as in `Adam`.
 
     Source: You et al. 2020, Algorithm 2 (arXiv:1904.00962). Matches optax.lamb; `compat: keras` keras.optimizers.Lamb.
     """

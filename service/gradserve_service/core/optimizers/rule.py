@@ -108,6 +108,13 @@ class Rule(ABC):
         """What decoupled weight decay is multiplied with at update `t`, before the memory goes ahead: mostly lr."""
         return lr
 
+    def average(self, w: Array, s: Sequence[Array]) -> Array | None:
+        """The average of the weights that the rule itself keeps, from the whole weights and slots; None: it has none.
+
+        A new array, or one of `s`: it is read and never written.
+        """
+        return None
+
     def with_decay(self, decay: float) -> Self:
         """This rule for a group with a weight decay of its own. Elementwise ones leave decay to the driver."""
         if self.kind == "elementwise" or decay == self.weight_decay:

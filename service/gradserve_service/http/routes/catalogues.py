@@ -7,13 +7,14 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from gradserve.problems import refuse
-from gradserve.specs import AGGREGATIONS, CLIPS, SCHEDULES, STALENESS, Family, ScheduleSpec
+from gradserve.specs import AGGREGATIONS, AVERAGES, CLIPS, SCHEDULES, STALENESS, Family, ScheduleSpec
 from gradserve_service.core import schedules
 from gradserve_service.replica import optimizer_catalogue
 
 from ..bodies import read_document
 from ..documents import (
     AggregationCatalogue,
+    AverageCatalogue,
     ClipCatalogue,
     OptimizerCatalogue,
     Rates,
@@ -69,6 +70,15 @@ async def list_aggregations() -> Response:
 async def list_clips() -> Response:
     """Every way to bound a gradient before the optimizer sees it."""
     return _catalogue("clips", CLIPS)
+
+
+@router.get(
+    "/v1/averages", summary="List the averages", responses={200: {"model": AverageCatalogue}},
+    operation_id="list_averages",
+)  # fmt: skip
+async def list_averages() -> Response:
+    """Every average that a run can keep of its weights."""
+    return _catalogue("averages", AVERAGES)
 
 
 @router.get(

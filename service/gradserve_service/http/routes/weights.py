@@ -8,7 +8,7 @@ from starlette.types import Send
 
 from gradserve.problems import Refused, refuse
 from gradserve.wire import MEDIA_TYPE, Frame, decode_frame, frame_from_json, parse_json
-from gradserve_service.replica import Made, Published, Replica
+from gradserve_service.replica import AVERAGE_NAMES, RAW, Made, Published, Replica
 
 from ..answers import Headers, Selection, send_empty, send_json, send_tensors, weights_headers
 from ..bodies import as_object, read_body
@@ -24,14 +24,16 @@ WEIGHTS_PATH = "/v1/runs/{run}/weights"
 
 
 async def pull_weights(incoming: Incoming, send: Send) -> None:
-    """GET and HEAD: the published weights; with If-None-Match only newer ones; with Prefer: wait=N once they come."""
+    """GET and HEAD: the published weights, or an average of them; with If-None-Match only newer ones; with Prefer:
+    wait=N once they come."""
     media_type = answer_type(incoming.header(b"accept"), MEDIA_TYPE)
-    query = incoming.query("dtype", "names")
-    dtype = parse_dtype(query)
+    query = incoming.query("dtype", "names", "weights")
+    dtype, of = parse_dtype(query), _which(query.get("weights", RAW))
     run = await open_run(incoming)
     wait_seconds = parse_preferences(incoming.header(b"prefer")).wait_seconds or 0.0
-    held = known_etag(incoming.header(b"if-none-match"), run.published.etag if run.published else None)
-    published = await _weights(incoming, run, held, wait_seconds)
+    listed = incoming.header(b"if-none-match")
+    held = None if listed is None else known_etag(listed, await run.etag(of))
+    published = await _weights(incoming, run, of, held, wait_seconds)
     if published is None:
         await send_empty(send, status=304, headers=_unchanged_headers(run, held))
         return
@@ -69,12 +71,22 @@ async def load_weights(incoming: Incoming, send: Send) -> None:
 routes = [hot_route(WEIGHTS_PATH, GET=pull_weights, PUT=load_weights)]
 
 
-async def _weights(incoming: Incoming, run: Replica, held: str | None, wait_seconds: float) -> Published | None:
+def _which(name: str) -> str:
+    """The weights themselves, or an average of them. Raises `validation-error`."""
+    if name not in (RAW, *AVERAGE_NAMES):
+        expected = ", ".join((RAW, *AVERAGE_NAMES))
+        raise refuse("validation-error", f"weights: expected one of {expected}; came {name[:40]!r}")
+    return name
+
+
+async def _weights(
+    incoming: Incoming, run: Replica, of: str, held: str | None, wait_seconds: float
+) -> Published | None:
     if wait_seconds == 0.0:
-        return await run.weights(if_none_match=held)
+        return await run.weights(of=of, if_none_match=held)
     waits: Waits = incoming.app.state.waits
     return await waits.hold(
-        lambda: run.weights(if_none_match=held, wait_seconds=wait_seconds),
+        lambda: run.weights(of=of, if_none_match=held, wait_seconds=wait_seconds),
         requests_max=incoming.limits.waiting_requests_max,
     )
 
