@@ -58,6 +58,15 @@ async def test_raw_and_average_are_never_taken_for_each_other(averaged):
     assert refused.status_code == 412
 
 
+async def test_a_gradient_computed_at_an_average_is_refused(averaged, problem):
+    """It would be a gradient of weights that no update is subtracted from; the worker's history is what it was."""
+    etag = (await averaged.client.get(f"{PATH}?weights=ema")).headers["etag"]
+    document = problem(await averaged.push(3, {**moved(), "base": etag}), "validation-error")
+    assert "of an average" in document["detail"]
+    raw = (await averaged.client.get(PATH)).headers["etag"]
+    assert (await averaged.push(3, {**moved(), "base": raw})).status_code == 200
+
+
 async def test_names_dtype_head_and_range_work_on_the_average(averaged, tensors):
     answer = await averaged.client.get(f"{PATH}?weights=ema&names=b&dtype=float16")
     assert decode_frame(answer.content).dtype == "float16"

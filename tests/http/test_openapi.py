@@ -21,6 +21,7 @@ PATHS = {
     "/v1/schedules/preview": {"post"},
     "/v1/aggregations": {"get"},
     "/v1/clips": {"get"},
+    "/v1/averages": {"get"},
     "/v1/staleness": {"get"},
     "/readyz": {"get"},
     "/problems/{code}": {"get"},

@@ -347,11 +347,14 @@ def base_version(push: Push) -> int | None:
     """The version a push names, by number or by ETag; None: none named, the present one is meant."""
     if push.base is None:
         return push.base_version
-    number = push.base.strip('"').partition("-")[0]
+    number, _, rest = push.base.strip('"').partition("-")
     if not number.isascii() or not number.isdecimal():
         raise Refused(
             Rejection("validation-error", f"base: expected an ETag as it came with the weights, {push.base!r} came")
         )
+    if "-" in rest:
+        detail = f"base: expected the ETag of the weights, came {push.base}, of an average: compute gradients at the"
+        raise Refused(Rejection("validation-error", f"{detail} raw weights, which a pull without weights= gives"))
     if push.base_version not in (None, int(number)):
         # Which of the two is the truth cannot be known, and the staleness rule would go by one of them.
         raise Refused(
