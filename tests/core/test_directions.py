@@ -183,3 +183,14 @@ def test_the_average_of_asgd_begins_after_t0() -> None:
         seen.append(float(run.weights[0]))
         expected = seen[-1] if t <= 5 else np.mean(seen[4:])
         assert run.slots["ax"][0] == pytest.approx(expected, rel=1e-12)
+        assert run.rule.average(run.weights, [run.slots["ax"]]) == pytest.approx([expected], rel=1e-12)
+
+
+def test_the_average_of_a_weight_that_never_moved_is_the_weight() -> None:
+    """A frozen tensor is evaluated as it is, not at 0; and a rule without an average of its own says so."""
+    run = Updates(specs.Asgd(lr=0.1), np.ones(2))
+    run.step(partial([1.0, None], np.float64))
+    averaged = run.rule.average(run.weights, list(run.slots.values()))
+    assert averaged is not None
+    assert averaged.tolist() == run.weights.tolist()
+    assert Updates(specs.Adam(), np.ones(2)).rule.average(np.ones(2), []) is None

@@ -122,6 +122,9 @@ def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffe
         arrays.weights = _copied(weights, new_buffer)
         if first:
             arrays.fit(arrays.spec)
+        for slot in arrays.rule.slots:
+            if slot.from_weights:  # an anchor or an average of weights that are gone would pull the new ones back
+                np.copyto(arrays.slots[slot.name], arrays.weights)
     else:
         _restore(arrays, state, weights, new_buffer)
     arrays.version += 1

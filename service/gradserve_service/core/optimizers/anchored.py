@@ -182,7 +182,11 @@ class Asgd(specs.Asgd, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The average."""
-        return (Slot("ax", "a: the average of the weights after t0; the weights before"),)
+        return (Slot("ax", "a: the average of the weights after t0; the weights before", from_weights=True),)
+
+    def average(self, w: Array, s: Sequence[Array]) -> Array | None:
+        """a."""
+        return s[0].copy()
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """What is taken of the gradient and of the weights, and the share of the new weights in the average."""

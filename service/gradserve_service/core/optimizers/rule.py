@@ -104,6 +104,13 @@ class Rule(ABC):
         """
         return None
 
+    def average(self, w: Array, s: Sequence[Array]) -> Array | None:
+        """What this rule says is best to evaluate at, from the whole weights `w` and the whole slots `s`.
+
+        None for a rule that says: the weights. A new array; for people, never for an update.
+        """
+        return None
+
     def decay_rate(self, t: int, lr: float, memory: Memory) -> float:
         """What decoupled weight decay is multiplied with at update `t`, before the memory goes ahead: mostly lr."""
         return lr
