@@ -11,6 +11,7 @@ Keras runs on JAX: its torch backend has update rules of its own.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import os
 import warnings
@@ -29,10 +30,17 @@ from gradserve.specs import OPTIMIZERS
 Fields = Mapping[str, Any]  # a specification of ours, dumped: every field is there
 Vectors = Iterator[Any]  # all weights end to end, after each update
 
-TORCH, KERAS, OPTAX, PYTORCH_OPTIMIZER = (
+TORCH, KERAS, OPTAX = (
     {name: words for family in FAMILIES.values() for name, words in getattr(family, table, {}).items()}
-    for table in ("TORCH", "KERAS", "OPTAX", "PYTORCH_OPTIMIZER")
+    for table in ("TORCH", "KERAS", "OPTAX")
 )
+# Packages of optimizers for torch: our name → their constructor, its words, and what it is always called with.
+PACKAGES: Mapping[str, Mapping[str, Any]] = {
+    package: {
+        name: words for family in FAMILIES.values() for name, words in getattr(family, package.upper(), {}).items()
+    }
+    for package in ("pytorch_optimizer", "schedulefree")
+}
 OURS = {  # their word → ours
     "beta_1": "beta1", "beta_2": "beta2", "b1": "beta1", "b2": "beta2", "epsilon": "eps", "rho": "alpha",
     "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr", "b3": "beta3",
@@ -83,12 +91,12 @@ def torch_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
 
 
-def pytorch_optimizer_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
-    """The weights of the optimizer of the package pytorch_optimizer after each update."""
-    import pytorch_optimizer
-
-    name, words, fixed = PYTORCH_OPTIMIZER[fields["name"]]
-    make = functools.partial(getattr(pytorch_optimizer, name), **arguments(words, fields), **fixed)
+def package_weights(
+    package: str, fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str
+) -> Vectors:
+    """The weights of the optimizer of a package for torch after each update."""
+    name, words, fixed = PACKAGES[package][fields["name"]]
+    make = functools.partial(getattr(importlib.import_module(package), name), **arguments(words, fields), **fixed)
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
 
 
@@ -100,6 +108,7 @@ def _torch_run(
     torch.set_default_dtype(getattr(torch, dtype))  # of NAdam's product
     parameters = [torch.nn.Parameter(torch.tensor(part)) for part in _parts(shapes, start, dtype)]
     optimizer = make(parameters)
+    getattr(optimizer, "train", lambda: None)()  # of schedulefree: the weights that gradients are taken at
     for gradient, lr in zip(gradients, lrs, strict=True):
         for parameter, part in zip(parameters, _parts(shapes, gradient, dtype), strict=True):
             parameter.grad = torch.tensor(part)
@@ -166,7 +175,7 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
 WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
     "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
-    "pytorch_optimizer": pytorch_optimizer_weights,
+    **{package: functools.partial(package_weights, package) for package in PACKAGES},
 }  # fmt: skip
 
 

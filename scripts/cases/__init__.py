@@ -1,6 +1,18 @@
 """What the optimizers are compared with, one file a family: constructors of other libraries, draws, golden cases."""
 
-from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import (
+    anchored,
+    descent,
+    layerwise,
+    mixtures,
+    moments,
+    scaled,
+    schedule_free,
+    shaped,
+    signs,
+    stepsizes,
+    variances,
+)
 
 FAMILIES = {
     "descent": descent,
@@ -13,4 +25,5 @@ FAMILIES = {
     "mixtures": mixtures,
     "signs": signs,
     "anchored": anchored,
+    "schedule_free": schedule_free,
 }

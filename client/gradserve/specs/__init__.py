@@ -54,6 +54,7 @@ from .push import CURSOR_BYTES_MAX, PushFields, Rate
 from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
 from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
 from .scaled import Adadelta, Adagrad, RmsProp
+from .schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSgd
 from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
 from .shaped import Sm3
 from .signs import Lion, Rprop, SignSgd, Signum
@@ -69,7 +70,8 @@ __all__ = [
     "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
     "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
     "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
-    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
-    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
-    "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
+    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleFreeAdamW",
+    "ScheduleFreeRAdam", "ScheduleFreeSgd", "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum",
+    "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm", "Value", "Warmup",
+    "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

@@ -59,6 +59,9 @@ GOLDEN = {
     "madgrad": "33ad7ff879095b26",
     "cocob": "1c79ae4057c69bc0",
     "asgd": "4f025495434dabdf",
+    "schedule_free_sgd": "003f1fe407d22923",
+    "schedule_free_adamw": "090b57d07f9fb282",
+    "schedule_free_radam": "d5b4434fd9f3183c",
 }
 
 

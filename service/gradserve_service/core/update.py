@@ -99,15 +99,15 @@ def apply_update(
 
 
 def _resolved(rule: Rule, terms: Sequence[GroupTerms], step: int, factor: float, memory: Memory) -> list[Group]:
-    """The numbers of each group. The rule's memory goes one update ahead, from the same place for each of them."""
-    groups, before = [], dict(memory)
+    """The numbers of each group. The rule's memory goes one update ahead, once for all of them."""
+    groups: list[Group] = []
+    rule.advance(step, max(each.lr for each in terms), memory)
     folds = rule.kind == "elementwise"  # an elementwise rule takes the gradient's factor into its own scalars
     for lr, decay in ((each.lr, each.weight_decay) for each in terms):
         l2 = decay if rule.weight_decay_mode == "l2" else 0.0
-        keep = 1.0 - rule.decay_rate(step, lr, before) * decay if rule.weight_decay_mode == "decoupled" else 1.0
-        prepare = (factor, l2) if l2 or (factor != 1.0 and not folds) else None
-        memory.update(before)
         own = rule.with_decay(decay)
+        keep = 1.0 - own.decay_rate(step, lr, memory) * decay if rule.weight_decay_mode == "decoupled" else 1.0
+        prepare = (factor, l2) if l2 or (factor != 1.0 and not folds) else None
         scalars = own.scalars(step, lr, 1.0 if prepare or not folds else factor, memory)
         groups.append(Group(own, lr, scalars, prepare, keep if keep != 1.0 else None))
     return groups
