@@ -1,8 +1,10 @@
 """What the optimizers are compared with, one file a family: constructors of other libraries, draws, golden cases."""
 
 from . import (
+    adaptation,
     anchored,
     descent,
+    distances,
     layerwise,
     mixtures,
     moments,
@@ -20,6 +22,8 @@ FAMILIES = {
     "moments": moments,
     "layerwise": layerwise,
     "stepsizes": stepsizes,
+    "distances": distances,
+    "adaptation": adaptation,
     "shaped": shaped,
     "variances": variances,
     "mixtures": mixtures,

@@ -4,6 +4,7 @@ Pydantic models, frozen. They read what people write (aliases, shorthand, Keras'
 canonical form. The front door: nothing else of this package is imported from outside.
 """
 
+from .adaptation import DAdaptAdam, DAdaptSgd, Prodigy
 from .anchored import Asgd, Cocob, Ftrl, Madgrad
 from .base import Family, ReportName, Spec
 from .clips import (
@@ -33,6 +34,7 @@ from .decays import (
     Step,
 )
 from .descent import Sgd
+from .distances import Dog, Dowg
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .layerwise import Fromage, Lamb, Lars, Novograd
 from .messages import expected_of, validation_refusal
@@ -58,7 +60,7 @@ from .schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSgd
 from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
 from .shaped import Sm3
 from .signs import Lion, Rprop, SignSgd, Signum
-from .stepsizes import PolyakSgd
+from .stepsizes import Momo, MomoAdam, PolyakSgd
 from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
 __all__ = [
@@ -66,12 +68,13 @@ __all__ = [
     "SCHEDULES", "SGD", "STALENESS", "AcProp", "AdEMAMix", "AdaBelief", "Adadelta", "Adagrad", "Adam", "AdamW",
     "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch", "Centralize",
     "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
-    "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
-    "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
-    "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
-    "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
-    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleFreeAdamW",
-    "ScheduleFreeRAdam", "ScheduleFreeSgd", "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum",
-    "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm", "Value", "Warmup",
-    "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
+    "DAdaptAdam", "DAdaptSgd", "Dog", "Dowg", "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse",
+    "InverseSqrt", "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Madgrad", "Momo", "MomoAdam", "MultiStep",
+    "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd", "OneCycle", "OptimisticAdam",
+    "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant",
+    "PolyakSgd", "Polynomial", "Power", "Prodigy", "PushFields", "Quantile", "RAdam", "Rate", "ReduceOnPlateau",
+    "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleFreeAdamW", "ScheduleFreeRAdam",
+    "ScheduleFreeSgd", "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec",
+    "StalenessSpec", "Step", "Swa", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi",
+    "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

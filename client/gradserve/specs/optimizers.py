@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import BeforeValidator, Field
 
 from . import (
+    adaptation,
     anchored,
     descent,
+    distances,
     layerwise,
     mixtures,
     moments,
@@ -35,6 +37,8 @@ _FAMILIES = (
     moments.FAMILY,
     layerwise.FAMILY,
     stepsizes.FAMILY,
+    distances.FAMILY,
+    adaptation.FAMILY,
     shaped.FAMILY,
     variances.FAMILY,
     mixtures.FAMILY,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gradserve.specs import OptimizerFields, OptimizerSpec
 
-from . import anchored, mixtures, schedule_free, signs, variances
+from . import adaptation, anchored, distances, mixtures, momo, schedule_free, signs, variances
 from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
@@ -37,7 +37,9 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     (Adagrad, RmsProp, Adadelta),
     (Adam, AdamW, Adamax, Nadam),
     (Lamb, Lars, Novograd, Fromage),
-    (PolyakSgd,),
+    (PolyakSgd, *momo.FAMILY),
+    distances.FAMILY,
+    adaptation.FAMILY,
     (Sm3,),
     variances.FAMILY,
     mixtures.FAMILY,
