@@ -87,6 +87,15 @@ def test_a_gradient_of_zero_leaves_numbers(spec: Any) -> None:
         assert np.isfinite(list(run.memory.values())).all()
 
 
+def test_a_number_that_overflows_begins_again() -> None:
+    """<g, w> of finite numbers may be infinite: what is saved is not, and the next update is as good as any."""
+    run = Updates(specs.Momo(lr=1e-3), np.full(2, 1e30, np.float32))
+    run.step(np.full(2, 1e15, np.float32))
+    assert np.isfinite(run.weights).all()
+    assert run.memory["product_mean"] == 0.0
+    assert np.isfinite(list(run.memory.values())).all()
+
+
 def test_the_first_step_of_dog_is_its_first_distance() -> None:
     """r over the norm of the gradient, along the gradient; r = reps_rel (1 + the norm of the weights)."""
     run = Updates(specs.Dog(eps=0.0), np.array([3.0, 4.0]))

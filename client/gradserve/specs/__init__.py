@@ -33,7 +33,7 @@ from .decays import (
     Power,
     Step,
 )
-from .descent import Sgd
+from .descent import NoisySgd, Sgd
 from .distances import Dog, Dowg
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .layerwise import Fromage, Lamb, Lars, Novograd
@@ -70,7 +70,7 @@ __all__ = [
     "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
     "DAdaptAdam", "DAdaptSgd", "Dog", "Dowg", "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse",
     "InverseSqrt", "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Madgrad", "Momo", "MomoAdam", "MultiStep",
-    "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd", "OneCycle", "OptimisticAdam",
+    "Nadam", "NoStaleness", "Noam", "Noise", "NoisySgd", "Normalize", "Novograd", "OneCycle", "OptimisticAdam",
     "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant",
     "PolyakSgd", "Polynomial", "Power", "Prodigy", "PushFields", "Quantile", "RAdam", "Rate", "ReduceOnPlateau",
     "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleFreeAdamW", "ScheduleFreeRAdam",

@@ -165,7 +165,7 @@ def _apply(
         gradient = gradient.within(kept, run_all)
     came = gradient
     seen = Seen(arrays.weights, arrays.layout, arrays.step + 1, arrays.history.column("gradient_norm"))
-    gradient, clip, scale = preprocessed(spec.clip, came, seen, run_all)
+    gradient, clip, scale = preprocessed((*spec.clip, *spec.optimizer.stages), came, seen, run_all)
     terms = group_terms(spec.optimizer, spec.groups, header["update"], header["weight"])
     statistics = apply_update(
         arrays.rule,

@@ -69,6 +69,7 @@ GOLDEN = {
     "dadapt_sgd": "ef8b4656760f8ad8",
     "dadapt_adam": "dd534e3604da3533",
     "prodigy": "6feb7a1b0e98485a",
+    "noisy_sgd": "5db74b33aca03a5b",
 }
 
 

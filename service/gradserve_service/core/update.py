@@ -95,6 +95,8 @@ def apply_update(
         block_elements=block_elements,
     )
     _SWEEPS[rule.kind](work)
+    # A number that overflowed begins again: the weights may still be finite, and a saved state holds no infinity.
+    memory.update({name: x for name, x in rule.memory.items() if not math.isfinite(memory[name])})
     return UpdateStatistics(math.sqrt(gradient.sum_of_squares), clip_plan.clip_scale)
 
 

@@ -21,7 +21,7 @@ from .novograd import Novograd
 from .polyak import PolyakSgd
 from .rmsprop import RmsProp
 from .rule import Memory, Rule, Slot
-from .sgd import Sgd
+from .sgd import NoisySgd, Sgd
 from .sm3 import Sm3
 
 __all__ = ["MEMORY_NAMES", "NEVER_NEGATIVE", "RULES", "Memory", "Rule", "Slot", "rule_for"]
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
-    (Sgd,),
+    (Sgd, NoisySgd),
     (Adagrad, RmsProp, Adadelta),
     (Adam, AdamW, Adamax, Nadam),
     (Lamb, Lars, Novograd, Fromage),
