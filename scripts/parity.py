@@ -1,6 +1,7 @@
 """Compare the optimizers and schedules with torch, Keras and optax; write docs/parity.md.
 
     python scripts/parity.py [--draws 4] [--output docs/parity.md]
+    python scripts/parity.py --only prodigy,dog          # these rows alone, and no page
 
 Needs the environment of `scripts/references.py`. Each row is a number of draws of random hyperparameters; each draw is
 100 updates of three tensors of rank 1 to 3 with gradients of very different sizes and a learning rate that changes at
@@ -17,7 +18,7 @@ import importlib.metadata
 import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,9 @@ def compare(name: str, reference: str, draw: Draw, seed: int, dtype: str) -> tup
     return tuple(float(np.abs(a - b).max() / moved) for a, b in ((ours, theirs), (ours, exact), (theirs, exact)))  # type: ignore[return-value]
 
 
-def optimizer_rows(count: int) -> Iterator[tuple[str, bool]]:
-    """The table's rows, and whether the bounds hold."""
-    for name, form, reference, draw in ROWS:
+def optimizer_rows(count: int, only: Collection[str] = ()) -> Iterator[tuple[str, bool]]:
+    """The table's rows, or those of some optimizers, and whether the bounds hold."""
+    for name, form, reference, draw in (row for row in ROWS if not only or row[0] in only):
         worst = {
             dtype: np.max([compare(name, reference, draw, seed, dtype) for seed in range(count)], axis=0)
             for dtype in BOUNDS
@@ -334,7 +335,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "parity.md")
+    parser.add_argument("--only", type=lambda names: names.split(","), default=[], metavar="NAME,…")
     options = parser.parse_args()
+    if options.only:
+        rows = list(optimizer_rows(options.draws, options.only))
+        print(*(row for row, _ in rows), sep="\n")
+        sys.exit(0 if all(held for _, held in rows) else "not held")
     optimizers, schedules = list(optimizer_rows(options.draws)), list(schedule_rows())
     wrong = preset_differences()
     names = ("torch", "keras", "jax", "optax", "transformers", "numpy")

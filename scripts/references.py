@@ -11,6 +11,7 @@ Keras runs on JAX: its torch backend has update rules of its own.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import os
 import warnings
@@ -29,16 +30,24 @@ from gradserve.specs import OPTIMIZERS
 Fields = Mapping[str, Any]  # a specification of ours, dumped: every field is there
 Vectors = Iterator[Any]  # all weights end to end, after each update
 
-TORCH, KERAS, OPTAX, PYTORCH_OPTIMIZER = (
+TORCH, KERAS, OPTAX = (
     {name: words for family in FAMILIES.values() for name, words in getattr(family, table, {}).items()}
-    for table in ("TORCH", "KERAS", "OPTAX", "PYTORCH_OPTIMIZER")
+    for table in ("TORCH", "KERAS", "OPTAX")
 )
+# Packages of optimizers for torch: our name → their constructor, its words, and what it is always called with.
+PACKAGES: Mapping[str, Mapping[str, Any]] = {
+    package: {
+        name: words for family in FAMILIES.values() for name, words in getattr(family, package.upper(), {}).items()
+    }
+    for package in ("pytorch_optimizer", "schedulefree", "dadaptation", "prodigyopt")
+}
 OURS = {  # their word → ours
     "beta_1": "beta1", "beta_2": "beta2", "b1": "beta1", "b2": "beta2", "epsilon": "eps", "rho": "alpha",
     "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr", "b3": "beta3",
     "use_clipping": "clip_updates", "t_alpha_beta3": "alpha_warmup", "max_learning_rate": "max_lr",
     "l1_regularization_strength": "l1", "l2_regularization_strength": "l2",
-    "l2_shrinkage_regularization_strength": "l2_shrinkage",
+    "l2_shrinkage_regularization_strength": "l2_shrinkage", "init_estim_sq_dist": "initial_squared_distance",
+    "estim_lr0": "d0", "estim_lr_coef": "d_coef", "use_bias_correction": "bias_correction",
 }  # fmt: skip
 
 
@@ -51,7 +60,7 @@ def arguments(words: Sequence[str], fields: Fields) -> dict[str, Any]:
     """What the reference's constructor is called with."""
     tuples = {"betas": "beta", "etas": "eta", "step_sizes": "step"}
     return {
-        word: tuple(fields[name] for name in _members(tuples[word], fields))
+        word: tuple(fields[name] for name in _members(tuples[word], fields) if name not in words)
         if word in tuples
         else fields[_ours(word, fields)]
         for word in words
@@ -83,12 +92,15 @@ def torch_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
 
 
-def pytorch_optimizer_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
-    """The weights of the optimizer of the package pytorch_optimizer after each update."""
-    import pytorch_optimizer
-
-    name, words, fixed = PYTORCH_OPTIMIZER[fields["name"]]
-    make = functools.partial(getattr(pytorch_optimizer, name), **arguments(words, fields), **fixed)
+def package_weights(
+    package: str, fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str
+) -> Vectors:
+    """The weights of the optimizer of a package for torch after each update."""
+    name, words, fixed = PACKAGES[package][fields["name"]]
+    given = {**arguments(words, fields), **fixed}
+    if given.get("growth_rate", 1.0) is None:
+        given["growth_rate"] = math.inf  # theirs has no other word for it
+    make = functools.partial(getattr(importlib.import_module(package), name), **given)
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
 
 
@@ -100,6 +112,7 @@ def _torch_run(
     torch.set_default_dtype(getattr(torch, dtype))  # of NAdam's product
     parameters = [torch.nn.Parameter(torch.tensor(part)) for part in _parts(shapes, start, dtype)]
     optimizer = make(parameters)
+    getattr(optimizer, "train", lambda: None)()  # of schedulefree: the weights that gradients are taken at
     for gradient, lr in zip(gradients, lrs, strict=True):
         for parameter, part in zip(parameters, _parts(shapes, gradient, dtype), strict=True):
             parameter.grad = torch.tensor(part)
@@ -135,26 +148,13 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     """The weights of optax' optimizer after each update."""
     import jax.numpy as jnp
     import optax
-    import optax.contrib
 
     rates = jnp.asarray(lrs, dtype)
     name, words = OPTAX["amsgrad" if fields.get("amsgrad") else fields["name"]]
     given = arguments(words, fields)
     if given.get("momentum") == 0:
         given["momentum"] = None
-    rate_word = {"polyak_sgd": "scaling"}.get(name, "learning_rate")
-    made = getattr(optax, name, None) or getattr(optax.contrib, name)
-    if name == "sm3":  # the one of them that takes no schedule
-
-        def made(learning_rate: Any, momentum: float) -> Any:
-            return optax.chain(optax.scale_by_sm3(momentum), optax.scale_by_learning_rate(learning_rate))
-
-    if name == "polyak_sgd":  # theirs scales before Polyak's step, so that lr is in its norm, against their own formula
-
-        def made(scaling: Any, **fields: Any) -> Any:
-            return optax.chain(optax.scale_by_polyak(**fields), optax.scale_by_learning_rate(scaling))
-
-    optimizer = optax.with_extra_args_support(made(**{rate_word: lambda count: rates[count]}, **given))
+    optimizer = optax.with_extra_args_support(_optax_constructor(name)(lambda count: rates[count], **given))
     weights = [jnp.asarray(part) for part in _parts(shapes, start, dtype)]
     state = optimizer.init(weights)
     for k, gradient in enumerate(gradients):
@@ -164,9 +164,37 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
         yield np.concatenate([np.asarray(part).ravel() for part in weights])
 
 
+def _optax_constructor(name: str) -> Callable[..., Any]:
+    """What makes an optimizer of theirs from a schedule and its fields; their own constructor where it can."""
+    import optax
+    import optax.contrib
+
+    def sm3(rate: Any, momentum: float) -> Any:  # the one of them that takes no schedule
+        return optax.chain(optax.scale_by_sm3(momentum), optax.scale_by_learning_rate(rate))
+
+    def polyak_sgd(rate: Any, **fields: Any) -> Any:  # theirs has lr in Polyak's norm, against their own formula
+        return optax.chain(optax.scale_by_polyak(**fields), optax.scale_by_learning_rate(rate))
+
+    def dog(rate: Any, reps_rel: float, initial_distance: float | None, **fields: Any) -> Any:
+        first = ("heuristic", reps_rel) if initial_distance is None else ("distance", initial_distance)
+        return optax.contrib.dog(rate, init_step=first, **fields)
+
+    def with_betas(rate: Any, beta1: float, beta2: float, **fields: Any) -> Any:
+        return getattr(optax.contrib, name)(rate, betas=(beta1, beta2), **fields)
+
+    own: dict[str, Callable[..., Any]] = {
+        "sm3": sm3,
+        "polyak_sgd": polyak_sgd,
+        "dog": dog,
+        "dadapt_adamw": with_betas,
+        "prodigy": with_betas,
+    }
+    return own.get(name) or getattr(optax, name, None) or getattr(optax.contrib, name)  # type: ignore[no-any-return]
+
+
 WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
     "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
-    "pytorch_optimizer": pytorch_optimizer_weights,
+    **{package: functools.partial(package_weights, package) for package in PACKAGES},
 }  # fmt: skip
 
 

@@ -1,6 +1,20 @@
 """What the optimizers are compared with, one file a family: constructors of other libraries, draws, golden cases."""
 
-from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import (
+    adaptation,
+    anchored,
+    descent,
+    distances,
+    layerwise,
+    mixtures,
+    moments,
+    scaled,
+    schedule_free,
+    shaped,
+    signs,
+    stepsizes,
+    variances,
+)
 
 FAMILIES = {
     "descent": descent,
@@ -8,9 +22,12 @@ FAMILIES = {
     "moments": moments,
     "layerwise": layerwise,
     "stepsizes": stepsizes,
+    "distances": distances,
+    "adaptation": adaptation,
     "shaped": shaped,
     "variances": variances,
     "mixtures": mixtures,
     "signs": signs,
     "anchored": anchored,
+    "schedule_free": schedule_free,
 }

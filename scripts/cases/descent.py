@@ -43,4 +43,5 @@ OTHERS: list[dict[str, Any]] = [
 ]
 OURS_ONLY: list[dict[str, Any]] = [
     {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "lr_in_momentum": True}, "clip": []},
+    {"optimizer": {"name": "noisy_sgd", "lr": 0.07}, "clip": []},  # its noise is a stage: not in these updates
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from core.families import adaptation, distances, stepsizes
 from core.families.ranges import DECAY, LR, MODES, SHARE
 from gradserve import specs
 
@@ -34,10 +35,10 @@ lars = st.builds(specs.Lars, momentum=SHARE, nesterov=st.booleans(), **lars_fiel
 )
 novograd = st.builds(specs.Novograd, **MOMENTS, eps=st.sampled_from([0.0, 1e-6]), grad_averaging=st.booleans(), **INNER)
 fromage = st.builds(specs.Fromage, lr=LR, **DECAY)
-polyak = st.builds(specs.PolyakSgd, lr=LR, f_min=st.sampled_from([0.0, 1.5]), variant=st.sampled_from(["sps", "sps+"]))
 sm3 = st.builds(specs.Sm3, lr=LR, momentum=st.sampled_from([0.0, 0.5, 0.9]), eps=st.sampled_from([1e-8, 1e-3]), **DECAY)
 by_tensor = lamb | lars | novograd | fromage
-optimizers = by_tensor | polyak | sm3
+by_run = stepsizes.OPTIMIZERS | distances.OPTIMIZERS | adaptation.OPTIMIZERS
+optimizers = by_tensor | by_run | sm3
 
 shapes = st.lists(st.sampled_from([(1,), (7,), (5, 3), (2, 6), (3, 2, 4), ()]), min_size=1, max_size=3)
 
@@ -49,7 +50,9 @@ EACH = [
     specs.Novograd(lr=0.1, weight_decay=0.01),
     specs.Novograd(lr=0.1, grad_averaging=True, maximize=True),
     specs.Fromage(lr=0.1, weight_decay=0.01),
-    specs.PolyakSgd(lr=0.5, f_min=0.2, weight_decay=0.01, weight_decay_mode="decoupled"),
     specs.Sm3(lr=0.1, weight_decay=0.01),
     specs.Sm3(lr=0.1, momentum=0.0, maximize=True),
+    *stepsizes.EACH,
+    *distances.EACH,
+    *adaptation.EACH,
 ]  # one of each arithmetic path

@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from core.families.adaptation import AdaptationRules
+from core.families.distances import DistanceRules
+from core.families.stepsizes import StepsizeRules
 from core.twin import decayed
 
 Numbers = list[float]
 
 
-class TensorTwin:
+class TensorTwin(StepsizeRules, DistanceRules, AdaptationRules):
     """Weights of several tensors, and one update after the other on them."""
 
     def __init__(self, spec: Any, shapes: Sequence[tuple[int, ...]], weights: Sequence[Sequence[float]]) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from core.running import Updates, partial
 from gradserve import specs
 from gradserve_service.core.optimizers.anchored import cube_root
-from gradserve_service.core.optimizers.rule import negative_logarithm
+from gradserve_service.core.optimizers.rule import negative_logarithm, real_power
+from gradserve_service.core.optimizers.variances import rectification
 
 
 def read(optimizer: Any) -> Any:
@@ -77,8 +78,7 @@ def test_radam_begins_as_momentum_and_ends_as_adam() -> None:
         assert run.weights[0] == pytest.approx(-0.4 * t, rel=1e-12)
     run.step([4.0])
     assert -0.01 < run.weights[0] + 2.0 < 0.0
-    rule: Any = run.rule
-    factors = [rule._rectified(t) for t in (6, 100, 1000, 100_000)]
+    factors = [rectification(0.999, t, 5.0) for t in (6, 100, 1000, 100_000)]
     assert factors == sorted(factors)
     assert factors[-1] == pytest.approx(1.0, abs=1e-12)
 
@@ -133,6 +133,15 @@ def test_the_logarithm_is_right_to_the_last_places(x: float) -> None:
     assert negative_logarithm(x) == pytest.approx(-math.log(x), rel=4e-16)
 
 
+@given(st.floats(1e-8, 1e8), st.floats(0.0, 5.0))
+@settings(max_examples=200, deadline=None)
+def test_a_power_with_any_exponent_is_right_to_the_last_places(base: float, exponent: float) -> None:
+    """Without the C library, the same on every machine; 0^0 is 1, as there."""
+    assert real_power(base, exponent) == pytest.approx(base**exponent, rel=1e-13)
+    assert real_power(base, int(exponent)) == pytest.approx(base ** int(exponent), rel=1e-15)
+    assert real_power(0.0, exponent) == 0.0**exponent
+
+
 def test_names_of_the_federated_papers_stand_for_rules_that_are_there() -> None:
     """A push is the mean change of the clients, its sign turned; none of them corrects for its start."""
     assert read("fedavgm") == specs.Sgd(lr=1.0, momentum=0.9)
@@ -183,3 +192,14 @@ def test_the_average_of_asgd_begins_after_t0() -> None:
         seen.append(float(run.weights[0]))
         expected = seen[-1] if t <= 5 else np.mean(seen[4:])
         assert run.slots["ax"][0] == pytest.approx(expected, rel=1e-12)
+        assert run.rule.average(run.weights, [run.slots["ax"]]) == pytest.approx([expected], rel=1e-12)
+
+
+def test_the_average_of_a_weight_that_never_moved_is_the_weight() -> None:
+    """A frozen tensor is evaluated as it is, not at 0; and a rule without an average of its own says so."""
+    run = Updates(specs.Asgd(lr=0.1), np.ones(2))
+    run.step(partial([1.0, None], np.float64))
+    averaged = run.rule.average(run.weights, list(run.slots.values()))
+    assert averaged is not None
+    assert averaged.tolist() == run.weights.tolist()
+    assert Updates(specs.Adam(), np.ones(2)).rule.average(np.ones(2), []) is None

@@ -16,6 +16,7 @@ from core.families.descent import DescentSteps
 from core.families.mixtures import MixtureSteps
 from core.families.moments import MomentsSteps
 from core.families.scaled import ScaledSteps
+from core.families.schedule_free import ScheduleFreeSteps
 from core.families.signs import SignSteps
 from core.families.variances import VarianceSteps
 
@@ -28,6 +29,7 @@ class Twin(
     MixtureSteps,
     SignSteps,
     AnchoredSteps,
+    ScheduleFreeSteps,
 ):
     """Weights and optimizer state as lists of floats. `step` applies one gradient; None marks a weight without one."""
 

@@ -240,8 +240,8 @@ def test_keras_defaults_that_ask_for_nothing_are_dropped():
     [
         ("rowwise_adam",
          f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'rowwise_adam' yet"),
-        ("SGDScheduleFree",
-         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'schedule_free_sgd' yet"),
+        ("exact_row_wise_adagrad",
+         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'rowwise_adagrad' yet"),
         ("adma", f"optimizer: expected one of {BUILT}, came 'adma'"),
         ({"lr": 1}, f"optimizer: expected 'name' to be one of {BUILT}"),
         ({"name": 3}, f"optimizer: expected 'name' to be one of {BUILT}"),

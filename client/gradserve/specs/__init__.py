@@ -5,6 +5,7 @@ canonical form. The front door: nothing else of this package is imported from ou
 """
 
 from .accumulation import SAMPLES_MIN, Accumulate, NonFinite
+from .adaptation import DAdaptAdam, DAdaptSgd, Prodigy
 from .anchored import Asgd, Cocob, Ftrl, Madgrad
 from .averages import AVERAGES, AverageSpec, Ema, Lookahead, SwaAverage
 from .base import Family, ReportName, Spec
@@ -34,7 +35,8 @@ from .decays import (
     Power,
     Step,
 )
-from .descent import Sgd
+from .descent import NoisySgd, Sgd
+from .distances import Dog, Dowg
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .layerwise import Fromage, Lamb, Lars, Novograd
 from .messages import expected_of, validation_refusal
@@ -56,10 +58,11 @@ from .push import CURSOR_BYTES_MAX, PushFields, Rate
 from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
 from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
 from .scaled import Adadelta, Adagrad, RmsProp
+from .schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSgd
 from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
 from .shaped import Sm3
 from .signs import Lion, Rprop, SignSgd, Signum
-from .stepsizes import PolyakSgd
+from .stepsizes import Momo, MomoAdam, PolyakSgd
 from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
 __all__ = [
@@ -67,13 +70,14 @@ __all__ = [
     "OPTIMIZERS", "SAMPLES_MIN", "SCHEDULES", "SGD", "STALENESS", "AcProp", "Accumulate", "AdEMAMix", "AdaBelief",
     "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async",
     "AverageSpec", "BlockRms", "Branch", "Centralize", "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant",
-    "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic", "Ema", "Exponential", "Family", "Fromage", "Ftrl",
-    "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Lookahead", "Madgrad",
-    "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "NonFinite", "Normalize", "Novograd", "OneCycle",
-    "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
-    "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
-    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
-    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "SwaAverage", "Table",
-    "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns",
-    "validation_refusal",
+    "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic", "DAdaptAdam", "DAdaptSgd", "Dog", "Dowg", "Ema",
+    "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
+    "Linear", "Lion", "Lookahead", "Madgrad", "Momo", "MomoAdam", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise",
+    "NoisySgd", "NonFinite", "Normalize", "Novograd", "OneCycle", "OptimisticAdam", "OptimisticGradientDescent",
+    "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power",
+    "Prodigy", "PushFields", "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop",
+    "RunChanges", "RunSpec", "ScheduleFreeAdamW", "ScheduleFreeRAdam", "ScheduleFreeSgd", "ScheduleSpec", "Sequential",
+    "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "SwaAverage",
+    "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of",
+    "idle_patterns", "validation_refusal",
 ]  # fmt: skip

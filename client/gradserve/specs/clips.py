@@ -108,6 +108,11 @@ class Centralize(Spec):
     name: Literal["centralize"] = "centralize"
 
 
+NoiseVariance = Annotated[NotNegative, Field(description="Variance at the first update.")]
+NoisePower = Annotated[NotNegative, Field(le=2, description="How fast the variance falls.")]
+NoiseSeed = Annotated[Count, Field(description="Another seed, other noise.")]
+
+
 class Noise(Spec):
     """Add noise that gets smaller with the updates: the same noise for the same seed and update."""
 
@@ -117,11 +122,9 @@ class Noise(Spec):
     use_when: ClassVar[str] = "Very deep networks that start badly. No privacy: the sum ends at six deviations."
 
     name: Literal["noise"] = "noise"
-    eta: Annotated[NotNegative, Field(description="Variance at the first update.")] = 0.01
-    gamma: Annotated[
-        NotNegative, Field(le=2, multiple_of=0.5, description="How fast the variance falls: 0, 0.5, 1, 1.5 or 2.")
-    ] = 0.5
-    seed: Annotated[Count, Field(description="Another seed, other noise.")] = 0
+    eta: NoiseVariance = 0.01
+    gamma: NoisePower = 0.5
+    seed: NoiseSeed = 0
 
 
 class Quantile(Spec):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from .base import Flag, Fraction, Real
+from .clips import ClipSpec, Noise, NoisePower, NoiseSeed, NoiseVariance
 from .optimizer_fields import Decay, DecayMode, Lr, Maximize, OptimizerFields
 
 _NESTEROV = {"momentum": 0.9, "nesterov": True}
@@ -57,4 +58,33 @@ class Sgd(OptimizerFields):
         return self
 
 
-FAMILY: Final[tuple[type[OptimizerFields], ...]] = (Sgd,)
+class NoisySgd(OptimizerFields):
+    """Gradient descent with noise on the gradient that falls with the updates. Matches optax.noisy_sgd in distribution.
+
+    The noise is that of the stage `noise`: the same for the same seed and update, on every server.
+    """
+
+    summary: ClassVar[str] = "Gradient descent shaken by noise, less and less."
+    formula: ClassVar[str] = (
+        "w -= lr (g + sqrt(eta / t^gamma) n), n of mean 0 and variance 1: 12 uniform numbers added, less 6."
+    )
+    source: ClassVar[str] = "optax.noisy_sgd, in distribution; Neelakantan et al. 2015 (arXiv:1511.06807)."
+    use_when: ClassVar[str] = "Very deep networks that start badly. Other rules get such noise by the stage noise."
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"torch": {}, "optax": {}}
+
+    name: Literal["noisy_sgd"] = "noisy_sgd"
+    lr: Lr = 1e-3
+    eta: NoiseVariance = 0.01
+    gamma: NoisePower = 0.55
+    seed: NoiseSeed = 0
+    weight_decay: Decay = 0.0
+    weight_decay_mode: DecayMode = "l2"
+    maximize: Maximize = False
+
+    @property
+    def stages(self) -> tuple[ClipSpec, ...]:
+        """The noise."""
+        return (Noise(eta=self.eta, gamma=self.gamma, seed=self.seed),)
+
+
+FAMILY: Final[tuple[type[OptimizerFields], ...]] = (Sgd, NoisySgd)

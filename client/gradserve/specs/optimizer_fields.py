@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from .base import Flag, Fraction, NotNegative, Spec, folded
+from .clips import ClipSpec
 
 Lr = Annotated[NotNegative, Field(description="Base learning rate; the schedule scales it.")]
 Eps = Annotated[NotNegative, Field(description="Added to the denominator.")]
@@ -54,6 +55,11 @@ class OptimizerFields(Spec):
         super().__init__(**({"lr": lr[0]} if lr else {}), **fields)
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @property
+    def stages(self) -> tuple[ClipSpec, ...]:
+        """Stages of `clip` that belong to the rule: they follow the run's own."""
+        return ()
 
     @classmethod
     def canonical_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:

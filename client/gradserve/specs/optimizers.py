@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field
 
-from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import (
+    adaptation,
+    anchored,
+    descent,
+    distances,
+    layerwise,
+    mixtures,
+    moments,
+    scaled,
+    schedule_free,
+    shaped,
+    signs,
+    stepsizes,
+    variances,
+)
 from .base import Family
 from .optimizer_fields import OptimizerFields, folded_is
 
@@ -23,11 +37,14 @@ _FAMILIES = (
     moments.FAMILY,
     layerwise.FAMILY,
     stepsizes.FAMILY,
+    distances.FAMILY,
+    adaptation.FAMILY,
     shaped.FAMILY,
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,
     anchored.FAMILY,
+    schedule_free.FAMILY,
 )
 _BUILT: Mapping[str, type[OptimizerFields]] = {
     spec.model_fields["name"].default: spec for family in _FAMILIES for spec in family

@@ -148,7 +148,10 @@ def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffe
         arrays.weights = _copied(weights, new_buffer)
         if first:
             arrays.fit(arrays.spec)
-        else:  # an average of other weights would say nothing of these, and lookahead would pull them back
+        else:  # an anchor or an average of weights that are gone would pull the new ones back
+            for slot in kept_slots(arrays.spec):
+                if slot.from_weights:
+                    begin_slot(slot, arrays.slots[slot.name], arrays.weights)
             begin_average(arrays.spec.average, arrays.slots, arrays.memory, arrays.weights)
     else:
         _restore(arrays, state, weights, new_buffer)
@@ -251,7 +254,7 @@ def _apply(
     assert arrays.weights is not None
     assert arrays.layout is not None
     spec, next_weights = arrays.spec, new_buffer(arrays.weights.size)
-    gradient, clip, scale = preprocessed(due.clips, due.gradient, _seen(arrays), run_all)
+    gradient, clip, scale = preprocessed((*due.clips, *spec.optimizer.stages), due.gradient, _seen(arrays), run_all)
     terms = group_terms(spec.optimizer, spec.groups, header["update"], due.batch.weight)
     statistics = apply_update(
         arrays.rule,

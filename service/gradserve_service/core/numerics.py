@@ -59,6 +59,17 @@ GOLDEN = {
     "madgrad": "33ad7ff879095b26",
     "cocob": "1c79ae4057c69bc0",
     "asgd": "4f025495434dabdf",
+    "schedule_free_sgd": "003f1fe407d22923",
+    "schedule_free_adamw": "090b57d07f9fb282",
+    "schedule_free_radam": "d5b4434fd9f3183c",
+    "momo": "035290de87e915b9",
+    "momo_adam": "d2b4d7f9d23ebb0f",
+    "dog": "21bf09843bfbe8f2",
+    "dowg": "8e3c7ed20c225bd4",
+    "dadapt_sgd": "ef8b4656760f8ad8",
+    "dadapt_adam": "dd534e3604da3533",
+    "prodigy": "6feb7a1b0e98485a",
+    "noisy_sgd": "5db74b33aca03a5b",
 }
 
 

@@ -21,7 +21,7 @@ from gradserve.wire import Layout
 
 from .blocks import SUM_CHUNK, Array, RunAll, in_turn, sum_of_squares
 from .gradient import Gradient
-from .optimizers.rule import integer_power
+from .optimizers.rule import real_power
 
 __all__ = ["Seen", "preprocessed"]
 
@@ -142,7 +142,7 @@ def _centralize(spec: Centralize, on: _Stages) -> None:
 
 def _noise(spec: Noise, on: _Stages) -> None:
     """Twelve uniform numbers have the variance 1. They are exact on every machine; normal ones are not."""
-    falls = integer_power(math.sqrt(on.seen.step), int(2 * spec.gamma))
+    falls = real_power(math.sqrt(on.seen.step), 2.0 * spec.gamma)
     deviation = on.vector.dtype.type(math.sqrt(spec.eta / falls))
     for start in range(0, on.vector.size, SUM_CHUNK):
         part = on.vector[start : start + SUM_CHUNK]

@@ -96,19 +96,21 @@ def apply_update(
         block_elements=block_elements,
     )
     _SWEEPS[rule.kind](work)
+    # A number that overflowed begins again: the weights may still be finite, and a saved state holds no infinity.
+    memory.update({name: x for name, x in rule.memory.items() if not math.isfinite(memory[name])})
     return UpdateStatistics(math.sqrt(gradient.sum_of_squares), clip_plan.clip_scale)
 
 
 def _resolved(rule: Rule, terms: Sequence[GroupTerms], step: int, factor: float, memory: Memory) -> list[Group]:
-    """The numbers of each group. The rule's memory goes one update ahead, from the same place for each of them."""
-    groups, before = [], dict(memory)
+    """The numbers of each group. The rule's memory goes one update ahead, once for all of them."""
+    groups: list[Group] = []
+    rule.advance(step, max(each.lr for each in terms), memory)
     folds = rule.kind == "elementwise"  # an elementwise rule takes the gradient's factor into its own scalars
     for lr, decay in ((each.lr, each.weight_decay) for each in terms):
         l2 = decay if rule.weight_decay_mode == "l2" else 0.0
-        beside = decay_of(rule.weight_decay_mode, rule.decay_rate(step, lr, before), rule.lr, decay)
-        prepare = (factor, l2) if l2 or (factor != 1.0 and not folds) else None
-        memory.update(before)
         own = rule.with_decay(decay)
+        beside = decay_of(rule.weight_decay_mode, own.decay_rate(step, lr, memory), rule.lr, decay)
+        prepare = (factor, l2) if l2 or (factor != 1.0 and not folds) else None
         scalars = own.scalars(step, lr, 1.0 if prepare or not folds else factor, memory)
         groups.append(Group(own, lr, scalars, prepare, beside))
     return groups

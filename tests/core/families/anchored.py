@@ -56,7 +56,7 @@ class AnchoredSteps:
         eta = lr / (1 + spec.lambd * lr * (t - 1)) ** spec.alpha
         after = w * (1 - spec.lambd * eta) - eta * g
         share = 1 / max(1.0, t - 1 - spec.t0)
-        memory["ax"] = memory.get("ax", 0.0) + share * (after - memory.get("ax", 0.0))
+        memory["ax"] = memory.get("ax", w) + share * (after - memory.get("ax", w))
         return after - w
 
 

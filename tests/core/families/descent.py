@@ -30,15 +30,19 @@ class DescentSteps:
         memory["velocity"] = b
         return -lr * (g + mu * b) if spec.nesterov else -lr * b
 
+    def _noisy_sgd_step(self, w: float, g: float, lr: float, momentum: float | None, memory: dict[str, float]) -> float:
+        return -lr * g  # the noise is on the gradient before the rule sees it
+
 
 plain = st.builds(specs.Sgd, lr=LR, **DECAY)
 velocity = st.builds(specs.Sgd, lr=LR, momentum=SHARE, dampening=st.floats(0, 1), **DECAY)
 forms = st.builds(specs.Sgd, lr=LR, momentum=SHARE, nesterov=st.booleans(), lr_in_momentum=st.booleans(), **DECAY)
-OPTIMIZERS = plain | velocity | forms
+OPTIMIZERS = st.builds(specs.NoisySgd, lr=LR, **DECAY) | plain | velocity | forms
 
 EACH = [
     specs.Sgd(lr=0.1),
     specs.Sgd(lr=0.1, momentum=0.9, dampening=0.5, weight_decay=0.01),
     specs.Sgd(lr=0.1, momentum=0.9, nesterov=True, maximize=True),
     specs.Sgd(lr=0.1, momentum=0.9, nesterov=True, lr_in_momentum=True),
+    specs.NoisySgd(lr=0.1, weight_decay=0.01),
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gradserve.specs import OptimizerFields, OptimizerSpec
 
-from . import anchored, mixtures, signs, variances
+from . import adaptation, anchored, distances, mixtures, momo, schedule_free, signs, variances
 from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
@@ -21,7 +21,7 @@ from .novograd import Novograd
 from .polyak import PolyakSgd
 from .rmsprop import RmsProp
 from .rule import Memory, Rule, Slot
-from .sgd import Sgd
+from .sgd import NoisySgd, Sgd
 from .sm3 import Sm3
 
 __all__ = ["MEMORY_NAMES", "NEVER_NEGATIVE", "RULES", "Memory", "Rule", "Slot", "rule_for"]
@@ -33,16 +33,19 @@ if TYPE_CHECKING:
 
 
 _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
-    (Sgd,),
+    (Sgd, NoisySgd),
     (Adagrad, RmsProp, Adadelta),
     (Adam, AdamW, Adamax, Nadam),
     (Lamb, Lars, Novograd, Fromage),
-    (PolyakSgd,),
+    (PolyakSgd, *momo.FAMILY),
+    distances.FAMILY,
+    adaptation.FAMILY,
     (Sm3,),
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,
     anchored.FAMILY,
+    schedule_free.FAMILY,
 )  # type: ignore[assignment]  # each is both, though none inherits `_Built`
 
 RULES: Final[Mapping[str, type[_Built]]] = {

@@ -51,6 +51,11 @@ class Nadam(specs.Nadam, Rule):
         """The product of all μ so far."""
         return {} if self.variant == "constant" else {"mu_product": 1.0}
 
+    def advance(self, t: int, lr: float, memory: Memory) -> None:
+        """P."""
+        if self.variant != "constant":
+            memory["mu_product"] *= self._momentum_at(t)
+
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Shares and decays of the moments, eps, and the gains of g and m."""
         now = ahead = self.beta1
@@ -58,7 +63,7 @@ class Nadam(specs.Nadam, Rule):
             product = integer_power(self.beta1, t)
         else:
             now, ahead = self._momentum_at(t), self._momentum_at(t + 1)
-            product = memory["mu_product"] = memory["mu_product"] * now
+            product = memory["mu_product"]
         r = math.sqrt(1.0 - integer_power(self.beta2, t))
         take1, take2 = (1.0 - self.beta1) * scale, math.sqrt(1.0 - self.beta2) * scale
         gains = lr * r * (1.0 - now) / (1.0 - product) * scale, lr * r * ahead / (1.0 - product * ahead)

@@ -1,10 +1,11 @@
 """What an optimizer says about itself, and the few operations that it is written in.
 
-A rule is its spec (a frozen pydantic model: the hyperparameters) plus four things:
+A rule is its spec (a frozen pydantic model: the hyperparameters) plus five things:
 
     slots                            the vectors it keeps beside the weights, float32[N] each
     memory                           the numbers it keeps, one double each a run: mostly none
-    scalars(t, lr, scale, memory)    once an update: everything that is the same for all elements, folded, in double
+    advance(t, lr, memory)           once an update: those numbers, brought forward
+    scalars(t, lr, scale, memory)    once an update and group: what is the same for all its elements, folded, in double
     change(c, g, w, s, u, a)         for each block: update the slots and write the change u, so that  w ← w - u
 
 The driver (`core.update`) does everything else, the same for every rule: blocks and threads, clipping, weight decay,
@@ -28,7 +29,7 @@ from ..blocks import Array
 
 __all__ = [
     "TINY", "Kind", "Memory", "Rule", "Scalar", "Shape", "Slot", "decaying_exponential", "integer_power",
-    "keep_and_add", "negative_logarithm",
+    "keep_and_add", "negative_logarithm", "real_power",
 ]  # fmt: skip
 
 Kind = Literal["elementwise", "per_tensor", "whole_run", "shaped"]
@@ -82,12 +83,17 @@ class Rule(ABC):
         """The numbers that a run of this rule keeps, with the values it begins with."""
         return {}
 
+    def advance(self, t: int, lr: float, memory: Memory) -> None:  # noqa: B027 – most rules have no memory
+        """Bring the memory forward to update `t` (from 1), by + − × ÷ √ alone: once an update, before `scalars`.
+
+        `lr` is the largest of the groups' rates: a sum over all updates must not depend on which group comes last.
+        """
+
     @abstractmethod
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """The numbers of update `t` (from 1), in double. `scale` is a factor that the gradient still has to get.
 
-        Called once an update and group, each time from the same memory: a rule with a memory brings it forward here,
-        by + − × ÷ √ alone, and not by lr or scale.
+        Called once an update and group; the memory, which `advance` has brought to this update, is only read.
         """
 
     @abstractmethod
@@ -105,7 +111,7 @@ class Rule(ABC):
         return None
 
     def decay_rate(self, t: int, lr: float, memory: Memory) -> float:
-        """What decoupled weight decay is multiplied with at update `t`, before the memory goes ahead: mostly lr."""
+        """What decoupled weight decay is multiplied with at update `t`: mostly lr."""
         return lr
 
     def average(self, w: Array, s: Sequence[Array]) -> Array | None:
@@ -116,8 +122,9 @@ class Rule(ABC):
         return None
 
     def with_decay(self, decay: float) -> Self:
-        """This rule for a group with a weight decay of its own. Elementwise ones leave decay to the driver."""
-        if self.kind == "elementwise" or decay == self.weight_decay:
+        """This rule for a group with a weight decay of its own. Elementwise ones mostly leave decay to the driver."""
+        drivers = self.kind == "elementwise" and self.weight_decay_mode in ("l2", "decoupled")
+        if drivers or decay == self.weight_decay:
             return self
         return self.model_copy(update={"weight_decay": decay})
 
@@ -141,6 +148,17 @@ def integer_power(base: float, exponent: int) -> float:
         base *= base
         exponent >>= 1
     return result
+
+
+def real_power(base: float, exponent: float) -> float:
+    """base^exponent for base and exponent ≥ 0 from + − × ÷ alone; 0^0 is 1."""
+    whole = int(exponent)
+    result, rest = integer_power(base, whole), exponent - whole
+    if rest == 0.0 or base == 1.0:
+        return result
+    if base < 1.0:
+        return result * decaying_exponential(rest * negative_logarithm(base)) if base else 0.0
+    return result / decaying_exponential(rest * negative_logarithm(1.0 / base))
 
 
 def decaying_exponential(x: float) -> float:

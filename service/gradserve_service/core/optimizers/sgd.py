@@ -12,7 +12,7 @@ from gradserve import specs
 from ..blocks import Array
 from .rule import Memory, Rule, Scalar, Slot, keep_and_add
 
-__all__ = ["Sgd"]
+__all__ = ["NoisySgd", "Sgd"]
 
 VELOCITY = (Slot("velocity", "b or v: the gradients so far, decaying; with lr_in_momentum times -lr"),)
 
@@ -64,3 +64,27 @@ class Sgd(specs.Sgd, Rule):
         if self.nesterov:
             multiply(g, step, a[0])
             add(u, a[0], u)
+
+
+class NoisySgd(specs.NoisySgd, Rule):
+    """Gradient descent on a gradient with noise.
+
+        w <- w - lr (g + sqrt(eta / t^gamma) n)         n of mean 0 and variance 1
+
+    The noise is there already when the rule is asked: `stages` of its spec, done with those of `clip`, after them.
+
+    Source: Neelakantan et al. 2015, eq. 1 (arXiv:1511.06807). Matches optax.noisy_sgd in distribution.
+    """
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """None."""
+        return ()
+
+    def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
+        """lr and factor of the gradient."""
+        return (lr * scale,)
+
+    def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
+        """lr g."""
+        multiply(g, c[0], u)

@@ -46,16 +46,10 @@ class RAdam(specs.RAdam, Rule):
         """Shares and decays of the moments, whether to divide, eps and the gain."""
         take1, take2 = (1.0 - self.beta1) * scale, math.sqrt(1.0 - self.beta2) * scale
         gain = lr / (1.0 - integer_power(self.beta1, t))
-        rectified, r = self._rectified(t), math.sqrt(1.0 - integer_power(self.beta2, t))
+        rectified, r = rectification(self.beta2, t, TRUSTED), math.sqrt(1.0 - integer_power(self.beta2, t))
         eps = max(self.eps if self.eps_hat else self.eps * r, TINY)
         gain *= rectified * r if rectified else 1.0
         return take1, self.beta1, take2, self.beta2, 1.0 if rectified else 0.0, eps, gain
-
-    def _rectified(self, t: int) -> float:
-        """ρ, or 0 where the second moment cannot be trusted yet."""
-        power, q = integer_power(self.beta2, t), 2.0 / (1.0 - self.beta2) - 1.0
-        p = q - 2.0 * t * power / (1.0 - power)
-        return math.sqrt((p - 4.0) * (p - 2.0) * q / ((q - 4.0) * (q - 2.0) * p)) if p > TRUSTED else 0.0
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
         """The lines of the class's formula, for one block."""
@@ -66,6 +60,13 @@ class RAdam(specs.RAdam, Rule):
         keep_and_add(v, beta2, multiply(u, u, u))
         x = divide(m, add(sqrt(v, u), eps, u), u) if divides else m
         multiply(x, gain, u)
+
+
+def rectification(beta2: float, t: int, trusted: float) -> float:
+    """ρ of `RAdam`, or 0 where the second moment cannot be trusted yet."""
+    power, q = integer_power(beta2, t), 2.0 / (1.0 - beta2) - 1.0
+    p = q - 2.0 * t * power / (1.0 - power)
+    return math.sqrt((p - 4.0) * (p - 2.0) * q / ((q - 4.0) * (q - 2.0) * p)) if p > trusted else 0.0
 
 
 class AdaBelief(specs.AdaBelief, Rule):
