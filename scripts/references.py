@@ -29,16 +29,19 @@ from gradserve.specs import OPTIMIZERS
 Fields = Mapping[str, Any]  # a specification of ours, dumped: every field is there
 Vectors = Iterator[Any]  # all weights end to end, after each update
 
-TORCH, KERAS, OPTAX, PYTORCH_OPTIMIZER = (
+TORCH, KERAS, OPTAX, PYTORCH_OPTIMIZER, TRANSFORMERS = (
     {name: words for family in FAMILIES.values() for name, words in getattr(family, table, {}).items()}
-    for table in ("TORCH", "KERAS", "OPTAX", "PYTORCH_OPTIMIZER")
+    for table in ("TORCH", "KERAS", "OPTAX", "PYTORCH_OPTIMIZER", "TRANSFORMERS")
 )
 OURS = {  # their word → ours
     "beta_1": "beta1", "beta_2": "beta2", "b1": "beta1", "b2": "beta2", "epsilon": "eps", "rho": "alpha",
     "decay": "alpha", "initial_scale": "initial_accumulator_value", "learning_rate": "lr", "b3": "beta3",
     "use_clipping": "clip_updates", "t_alpha_beta3": "alpha_warmup", "max_learning_rate": "max_lr",
     "l1_regularization_strength": "l1", "l2_regularization_strength": "l2",
-    "l2_shrinkage_regularization_strength": "l2_shrinkage",
+    "l2_shrinkage_regularization_strength": "l2_shrinkage", "beta_2_decay": "beta2_decay", "epsilon_1": "eps1",
+    "epsilon_2": "eps2", "d": "clip_threshold", "clipping_threshold": "clip_threshold", "decay_rate": "beta2_decay",
+    "multiply_by_parameter_scale": "scale_parameter", "weight_decay_rate": "weight_decay",
+    "min_dim_size_to_factor": "factor_from", "momentum": "beta1",
 }  # fmt: skip
 
 
@@ -50,6 +53,8 @@ def loss_at(k: int) -> float:
 def arguments(words: Sequence[str], fields: Fields) -> dict[str, Any]:
     """What the reference's constructor is called with."""
     tuples = {"betas": "beta", "etas": "eta", "step_sizes": "step"}
+    if "eps" in words and "eps" not in fields:  # Adafactor's pair
+        tuples["eps"] = "eps"
     return {
         word: tuple(fields[name] for name in _members(tuples[word], fields))
         if word in tuples
@@ -89,6 +94,18 @@ def pytorch_optimizer_weights(fields: Fields, shapes: Any, start: Any, gradients
 
     name, words, fixed = PYTORCH_OPTIMIZER[fields["name"]]
     make = functools.partial(getattr(pytorch_optimizer, name), **arguments(words, fields), **fixed)
+    return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
+
+
+def transformers_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
+    """The weights of transformers' optimizer after each update: Adafactor, the one that it still has."""
+    from transformers.optimization import Adafactor
+
+    given = arguments(TRANSFORMERS[fields["name"]][1], fields)
+    eps, beta1 = (fields["eps1"], fields["eps2"]), fields["beta1"] or None
+    make = functools.partial(Adafactor, eps=eps, beta1=beta1, relative_step=False, **given)
+    if fields["relative_step"]:  # there it excludes a rate, and is min(0.01, 1 / sqrt t)
+        lrs = [min(lr, 1.0 / math.sqrt(t)) for t, lr in enumerate(lrs, 1)]
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
 
 
@@ -142,6 +159,8 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     given = arguments(words, fields)
     if given.get("momentum") == 0:
         given["momentum"] = None
+    if name == "adafactor":  # their rate has the other sign, their eps is the first of ours, their mean is float32
+        given |= {"decay_rate": -fields["beta2_decay"], "eps": fields["eps1"], "dtype_momentum": dtype}
     rate_word = {"polyak_sgd": "scaling"}.get(name, "learning_rate")
     made = getattr(optax, name, None) or getattr(optax.contrib, name)
     if name == "sm3":  # the one of them that takes no schedule
@@ -166,7 +185,7 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
 WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
     "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
-    "pytorch_optimizer": pytorch_optimizer_weights,
+    "pytorch_optimizer": pytorch_optimizer_weights, "transformers": transformers_weights,
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What the optimizers are compared with, one file a family: constructors of other libraries, draws, golden cases."""
 
-from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import anchored, descent, factored, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
 
 FAMILIES = {
     "descent": descent,
@@ -9,6 +9,7 @@ FAMILIES = {
     "layerwise": layerwise,
     "stepsizes": stepsizes,
     "shaped": shaped,
+    "factored": factored,
     "variances": variances,
     "mixtures": mixtures,
     "signs": signs,

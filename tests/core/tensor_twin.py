@@ -11,14 +11,22 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from core.families.factored import FactoredChanges
+
 Numbers = list[float]
 
 
-class TensorTwin:
+class TensorTwin(FactoredChanges):
     """Weights of several tensors, and one update after the other on them."""
 
-    def __init__(self, spec: Any, shapes: Sequence[tuple[int, ...]], weights: Sequence[Sequence[float]]) -> None:
-        self.spec, self.shapes = spec, list(shapes)
+    def __init__(
+        self,
+        spec: Any,
+        shapes: Sequence[tuple[int, ...]],
+        weights: Sequence[Sequence[float]],
+        precision: float = 2.0**-52,
+    ) -> None:
+        self.spec, self.shapes, self.precision = spec, list(shapes), precision
         self.weights = [[float(x) for x in tensor] for tensor in weights]
         self.first = [list(tensor) for tensor in self.weights]
         self.state: list[dict[str, Any]] = [{} for _ in self.shapes]

@@ -22,7 +22,7 @@ def both(spec: Any, shapes: Shapes, seed: int, dtype: Any) -> tuple[Updates, Ten
     start = first_weights(seed, sum(sizes))
     parts = np.split(start, np.cumsum(sizes)[:-1])
     return Updates(spec, start.astype(dtype), layout=tensors_of(shapes)), TensorTwin(
-        spec, shapes, [part.tolist() for part in parts]
+        spec, shapes, [part.tolist() for part in parts], float(np.finfo(dtype).eps)
     )
 
 

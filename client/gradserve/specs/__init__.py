@@ -33,6 +33,7 @@ from .decays import (
     Step,
 )
 from .descent import Sgd
+from .factored import Adafactor
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .layerwise import Fromage, Lamb, Lars, Novograd
 from .messages import expected_of, validation_refusal
@@ -62,14 +63,15 @@ from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
 __all__ = [
     "AGGREGATIONS", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN", "OPTIMIZERS",
-    "SCHEDULES", "SGD", "STALENESS", "AcProp", "AdEMAMix", "AdaBelief", "Adadelta", "Adagrad", "Adam", "AdamW",
-    "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch", "Centralize",
-    "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic",
-    "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
-    "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
-    "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
-    "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
-    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
-    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
-    "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
+    "SCHEDULES", "SGD", "STALENESS", "AcProp", "AdEMAMix", "AdaBelief", "Adadelta", "Adafactor", "Adagrad", "Adam",
+    "AdamW", "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch",
+    "Centralize", "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine",
+    "CosineRestarts", "Cyclic", "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt",
+    "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise",
+    "Normalize", "Novograd", "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields",
+    "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields",
+    "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec",
+    "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec",
+    "Step", "Swa", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of",
+    "idle_patterns", "validation_refusal",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field
 
-from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import anchored, descent, factored, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
 from .base import Family
 from .optimizer_fields import OptimizerFields, folded_is
 
@@ -24,6 +24,7 @@ _FAMILIES = (
     layerwise.FAMILY,
     stepsizes.FAMILY,
     shaped.FAMILY,
+    factored.FAMILY,
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,

@@ -10,6 +10,7 @@ from gradserve.specs import OptimizerFields, OptimizerSpec
 
 from . import anchored, mixtures, signs, variances
 from .adadelta import Adadelta
+from .adafactor import Adafactor
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
 from .adamax import Adamax
@@ -38,7 +39,7 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     (Adam, AdamW, Adamax, Nadam),
     (Lamb, Lars, Novograd, Fromage),
     (PolyakSgd,),
-    (Sm3,),
+    (Sm3, Adafactor),
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,
