@@ -344,9 +344,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="OPTIMIZER")
     options = parser.parse_args()
     if options.only:
-        rows = list(optimizer_rows(options.draws, options.only))
-        print("\n".join(row for row, _ in rows))
-        sys.exit("\n".join(["not held:", *broken]) if (broken := [row for row, held in rows if not held]) else 0)
+        missed = []
+        for row, held in optimizer_rows(options.draws, options.only):
+            print(row, flush=True)
+            missed += [] if held else [row]
+        sys.exit("\n".join(["not held:", *missed]) if missed else 0)
     optimizers, schedules = list(optimizer_rows(options.draws)), list(schedule_rows())
     wrong = preset_differences()
     names = ("torch", "keras", "jax", "optax", "transformers", "numpy")

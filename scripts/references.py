@@ -42,6 +42,8 @@ OURS = {  # their word → ours
     "epsilon_2": "eps2", "d": "clip_threshold", "clipping_threshold": "clip_threshold", "decay_rate": "beta2_decay",
     "multiply_by_parameter_scale": "scale_parameter", "weight_decay_rate": "weight_decay",
     "min_dim_size_to_factor": "factor_from", "momentum": "beta1",
+    "adam_beta_1": "fallback_beta1", "adam_beta_2": "fallback_beta2", "adam_b1": "fallback_beta1",
+    "adam_b2": "fallback_beta2", "adam_lr_ratio": "fallback_lr_scale", "beta": "momentum",
 }  # fmt: skip
 
 
@@ -84,8 +86,47 @@ def torch_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     given = arguments(words, fields)
     if fields["name"] in ("nadam", "radam"):
         given["decoupled_weight_decay"] = fields["weight_decay_mode"] == "decoupled"
+    if name == "Muon":
+        return _torch_run(functools.partial(_MuonAndAdamW, fields, given), fields, shapes, start, gradients, lrs, dtype)
     make = functools.partial(getattr(torch.optim, name), foreach=False, **given)
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
+
+
+class _MuonAndAdamW:
+    """torch's Muon takes matrices alone: its documentation asks for AdamW beside it."""
+
+    def __init__(self, fields: Fields, given: dict[str, Any], parameters: Sequence[Any]) -> None:
+        import torch
+
+        matrices = [p for p in parameters if p.ndim == 2]
+        betas = (fields["fallback_beta1"], fields["fallback_beta2"])
+        words = {"betas": betas, "eps": fields["fallback_eps"], "weight_decay": fields["weight_decay"]}
+        others = torch.optim.AdamW([p for p in parameters if p.ndim != 2], foreach=False, **words)
+        self.both = (torch.optim.Muon(matrices, **given), others)
+        self.param_groups = [group for optimizer in self.both for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        for optimizer in self.both:
+            optimizer.step()
+
+
+def torch_float_weights(*run: Any) -> Vectors:
+    """As `torch_weights`, but what torch's optimizer casts to bfloat16 (the iteration of Muon) it leaves as it is."""
+    from unittest import mock
+
+    import torch
+
+    return _patched(torch_weights(*run), lambda: mock.patch.object(torch.Tensor, "bfloat16", torch.Tensor.clone))
+
+
+def _patched(weights: Vectors, patch: Callable[[], Any]) -> Vectors:
+    """The same, each step of it under a patch."""
+    while True:
+        with patch():
+            following = next(weights, None)
+        if following is None:
+            return
+        yield following
 
 
 def pytorch_optimizer_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
@@ -125,7 +166,8 @@ def _torch_run(
                 torch.nn.utils.clip_grad_value_(parameters, clip["value"])
             else:
                 torch.nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
-        optimizer.param_groups[0]["lr"] = float(lr)
+        for group in optimizer.param_groups:
+            group["lr"] = float(lr)
         optimizer.step()
         yield np.concatenate([p.detach().numpy().ravel() for p in parameters])
 
@@ -136,10 +178,10 @@ def keras_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
     keras.config.set_floatx(dtype)
     name, words = KERAS[fields["name"]]
-    decay = fields["weight_decay"] or None
-    optimizer = getattr(keras.optimizers, name)(
-        learning_rate=float(lrs[0]), weight_decay=decay, **arguments(words, fields)
-    )
+    decay, given = fields["weight_decay"] or None, arguments(words, fields)
+    if name == "Muon":
+        given |= {"adam_weight_decay": decay, "epsilon": fields["fallback_eps"]}
+    optimizer = getattr(keras.optimizers, name)(learning_rate=float(lrs[0]), weight_decay=decay, **given)
     variables = [keras.Variable(part, dtype=dtype) for part in _parts(shapes, start, dtype)]
     optimizer.build(variables)
     for gradient, lr in zip(gradients, lrs, strict=True):
@@ -161,6 +203,8 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
         given["momentum"] = None
     if name == "adafactor":  # their rate has the other sign, their eps is the first of ours, their mean is float32
         given |= {"decay_rate": -fields["beta2_decay"], "eps": fields["eps1"], "dtype_momentum": dtype}
+    if name == "muon" and fields["adjust_lr_fn"] == "match_rms_adamw":
+        given["consistent_rms"] = fields["rms_rate"]
     rate_word = {"polyak_sgd": "scaling"}.get(name, "learning_rate")
     made = getattr(optax, name, None) or getattr(optax.contrib, name)
     if name == "sm3":  # the one of them that takes no schedule
@@ -184,7 +228,7 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
 
 WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
-    "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
+    "torch": torch_weights, "torch_float": torch_float_weights, "keras": keras_weights, "optax": optax_weights,
     "pytorch_optimizer": pytorch_optimizer_weights, "transformers": transformers_weights,
 }  # fmt: skip
 

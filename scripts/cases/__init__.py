@@ -1,6 +1,19 @@
 """What the optimizers are compared with, one file a family: constructors of other libraries, draws, golden cases."""
 
-from . import anchored, descent, factored, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import (
+    anchored,
+    descent,
+    factored,
+    layerwise,
+    mixtures,
+    moments,
+    muon,
+    scaled,
+    shaped,
+    signs,
+    stepsizes,
+    variances,
+)
 
 FAMILIES = {
     "descent": descent,
@@ -10,6 +23,7 @@ FAMILIES = {
     "stepsizes": stepsizes,
     "shaped": shaped,
     "factored": factored,
+    "muon": muon,
     "variances": variances,
     "mixtures": mixtures,
     "signs": signs,

@@ -44,8 +44,13 @@ ROWS: list[Row] = [
     ("adafactor", "", "transformers", draws(shares, decay)),
     ("adafactor", "beta1, rate as it comes", "transformers", draws(shares, decay, beta1=0.8, relative_step=False)),
     ("adafactor", "not relative to the weights", "transformers", draws(shares, decay, scale_parameter=False)),
-    ("adafactor", "whole v", "optax", draws(shares, decay, eps2=1e-3)),
-    ("adafactor", "largest axes, beta1", "optax", draws(shares, decay, eps2=1e-3, factor_from=3, beta1=0.8)),
+    ("adafactor", "whole v", "optax", draws(shares, decay, eps2=1e-3, beta2_decay=-0.8)),
+    (
+        "adafactor",
+        "largest axes, beta1",
+        "optax",
+        draws(shares, decay, eps2=1e-3, beta2_decay=-0.8, factor_from=3, beta1=0.8),
+    ),
 ]
 # float32 inside, whatever is asked: Keras' powers of the count and its added epsilon, optax' power of the count.
 BOUNDS = {("adafactor", "keras"): 1e-6, ("adafactor", "optax"): 1e-7}

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from core.families import factored
+from core.families import factored, matrices
 from core.families.ranges import LR, SHARE
 from gradserve import specs
 
@@ -43,7 +43,7 @@ fromage = st.builds(specs.Fromage, lr=LR, **DECAY)
 polyak = st.builds(specs.PolyakSgd, lr=LR, f_min=st.sampled_from([0.0, 1.5]), variant=st.sampled_from(["sps", "sps+"]))
 sm3 = st.builds(specs.Sm3, lr=LR, momentum=st.sampled_from([0.0, 0.5, 0.9]), eps=st.sampled_from([1e-8, 1e-3]), **DECAY)
 by_tensor = lamb | lars | novograd | fromage
-optimizers = by_tensor | polyak | sm3 | factored.OPTIMIZERS
+optimizers = by_tensor | polyak | sm3 | factored.OPTIMIZERS | matrices.OPTIMIZERS
 
 shapes = st.lists(st.sampled_from([(1,), (7,), (5, 3), (2, 6), (3, 2, 4), ()]), min_size=1, max_size=3)
 
@@ -59,4 +59,5 @@ EACH = [
     specs.Sm3(lr=0.1, weight_decay=0.01),
     specs.Sm3(lr=0.1, momentum=0.0, maximize=True),
     *factored.EACH,
+    *matrices.EACH,
 ]  # one of each arithmetic path

@@ -12,11 +12,12 @@ from itertools import product
 from typing import Any
 
 from core.families.factored import FactoredChanges
+from core.families.matrices import MatrixChanges
 
 Numbers = list[float]
 
 
-class TensorTwin(FactoredChanges):
+class TensorTwin(FactoredChanges, MatrixChanges):
     """Weights of several tensors, and one update after the other on them."""
 
     def __init__(

@@ -60,7 +60,8 @@ def test_float32_stays_within_float32_precision_of_the_twin(spec: Any, shapes: S
     run, twin = both(spec, shapes, seed, np.float32)
     walk(run, twin, gradients(seed, updates, run.weights.size))
     assert run.weights.dtype == np.float32
-    assert_agrees(run, twin, 1e-5)
+    # Muon's iteration stretches what is small in a matrix, rounding included, by up to 3.4445^5 = 485.
+    assert_agrees(run, twin, 3e-4 if spec.name == "muon" else 1e-5)
 
 
 @given(optimizers, seeds)

@@ -39,6 +39,7 @@ from .layerwise import Fromage, Lamb, Lars, Novograd
 from .messages import expected_of, validation_refusal
 from .mixtures import Adan, AdEMAMix, OptimisticAdam, OptimisticGradientDescent, SimplifiedAdEMAMix
 from .moments import Adam, Adamax, AdamW, Nadam
+from .muon import Muon
 from .optimizer_fields import OptimizerFields
 from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
 from .plateau import ReduceOnPlateau
@@ -67,8 +68,8 @@ __all__ = [
     "AdamW", "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async", "BlockRms", "Branch",
     "Centralize", "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant", "ConstantFactor", "Cosine",
     "CosineRestarts", "Cyclic", "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt",
-    "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise",
-    "Normalize", "Novograd", "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields",
+    "InverseTime", "Lamb", "Lars", "Linear", "Lion", "Madgrad", "MultiStep", "Muon", "Nadam", "NoStaleness", "Noam",
+    "Noise", "Normalize", "Novograd", "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields",
     "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields",
     "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec",
     "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec",

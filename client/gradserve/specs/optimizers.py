@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field
 
-from . import anchored, descent, factored, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import (
+    anchored,
+    descent,
+    factored,
+    layerwise,
+    mixtures,
+    moments,
+    muon,
+    scaled,
+    shaped,
+    signs,
+    stepsizes,
+    variances,
+)
 from .base import Family
 from .optimizer_fields import OptimizerFields, folded_is
 
@@ -25,6 +38,7 @@ _FAMILIES = (
     stepsizes.FAMILY,
     shaped.FAMILY,
     factored.FAMILY,
+    muon.FAMILY,
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,

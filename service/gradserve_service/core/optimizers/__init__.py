@@ -17,6 +17,7 @@ from .adamax import Adamax
 from .fromage import Fromage
 from .lamb import Lamb
 from .lars import Lars
+from .muon import Muon
 from .nadam import Nadam
 from .novograd import Novograd
 from .polyak import PolyakSgd
@@ -39,7 +40,7 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     (Adam, AdamW, Adamax, Nadam),
     (Lamb, Lars, Novograd, Fromage),
     (PolyakSgd,),
-    (Sm3, Adafactor),
+    (Sm3, Adafactor, Muon),
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,
