@@ -34,7 +34,7 @@ from gradserve_service.core.schedules import resolve
 ROOT = Path(__file__).parent.parent
 UPDATES = 100
 SHAPES = [[7], [5, 3], [2, 3, 4]]
-SIZE = sum(math.prod(shape) for shape in SHAPES)
+OTHER_SHAPES = {name: x for family in FAMILIES.values() for name, x in getattr(family, "SHAPES", {}).items()}
 BOUNDS = {"float64": 1e-11, "float32": 1e-5}
 RATES = 500  # updates of each schedule; all of them end before
 
@@ -49,12 +49,12 @@ ROWS = [row for family in FAMILIES.values() for row in family.ROWS]
 # --------------------------------------------------------------------------------------------------- optimizers
 
 
-def our_weights(spec: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Iterator[Any]:
+def our_weights(spec: Any, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Iterator[Any]:
     """The weights of the service's arithmetic after each update."""
     sys.path.insert(0, str(ROOT / "tests"))
     from core.running import Updates, tensors_of
 
-    run = Updates(spec, start.astype(dtype), layout=tensors_of(SHAPES))
+    run = Updates(spec, start.astype(dtype), layout=tensors_of(shapes))
     for k, (gradient, lr) in enumerate(zip(gradients, lrs, strict=True)):
         run.step(gradient, float(lr), loss=references.loss_at(k))
         yield run.weights
@@ -67,14 +67,18 @@ def compare(name: str, reference: str, draw: Draw, seed: int, dtype: str) -> tup
     if reference in OPTIMIZERS.built[name].presets:
         optimizer["compat"] = reference
     spec: Any = RunSpec.model_validate({"optimizer": optimizer}).optimizer
-    start = (0.1 * random.standard_normal(SIZE)).astype(np.float32).astype(np.float64)
-    gradients = random.standard_normal((UPDATES, SIZE)) * np.exp(random.standard_normal((UPDATES, SIZE)))
+    shapes = OTHER_SHAPES.get(name, SHAPES)
+    size = sum(math.prod(shape) for shape in shapes)
+    start = (0.1 * random.standard_normal(size)).astype(np.float32).astype(np.float64)
+    gradients = random.standard_normal((UPDATES, size)) * np.exp(random.standard_normal((UPDATES, size)))
     gradients = gradients.astype(np.float32).astype(np.float64)
     lrs = (spec.lr * (1 + 0.9 * np.cos(np.arange(UPDATES) / 7))).astype(np.float32).astype(np.float64)
     if name in LR_READ_LATE:
         lrs[:] = spec.lr
-    ours, exact = (np.array(list(our_weights(spec, start, gradients, lrs, kind))) for kind in (dtype, "float64"))
-    theirs = np.array(list(references.WEIGHTS[reference](spec.model_dump(), SHAPES, start, gradients, lrs, dtype)))
+    ours, exact = (
+        np.array(list(our_weights(spec, shapes, start, gradients, lrs, kind))) for kind in (dtype, "float64")
+    )
+    theirs = np.array(list(references.WEIGHTS[reference](spec.model_dump(), shapes, start, gradients, lrs, dtype)))
     assert ours.dtype == theirs.dtype == dtype
     moved = np.abs(exact - start).max()
     return tuple(float(np.abs(a - b).max() / moved) for a, b in ((ours, theirs), (ours, exact), (theirs, exact)))  # type: ignore[return-value]

@@ -44,6 +44,7 @@ OURS = {  # their word → ours
     "min_dim_size_to_factor": "factor_from", "momentum": "beta1",
     "adam_beta_1": "fallback_beta1", "adam_beta_2": "fallback_beta2", "adam_b1": "fallback_beta1",
     "adam_b2": "fallback_beta2", "adam_lr_ratio": "fallback_lr_scale", "beta": "momentum",
+    "preconditioning_compute_steps": "precondition_frequency", "matrix_eps": "eps", "correct_bias": "bias_correction",
 }  # fmt: skip
 
 
@@ -135,7 +136,24 @@ def pytorch_optimizer_weights(fields: Fields, shapes: Any, start: Any, gradients
 
     name, words, fixed = PYTORCH_OPTIMIZER[fields["name"]]
     make = functools.partial(getattr(pytorch_optimizer, name), **arguments(words, fields), **fixed)
-    return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
+    run = _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
+    return run if name != "SOAP" else _patched(run, lambda: _decomposed_in(dtype))
+
+
+def _decomposed_in(dtype: str) -> Any:
+    """Their QR is in float32, whatever the weights are: here in the weights' dtype."""
+    from unittest import mock
+
+    import pytorch_optimizer.optimizer.soap as module
+    import torch
+
+    class Torch:
+        float32 = getattr(torch, dtype)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+    return mock.patch.object(module, "torch", Torch())
 
 
 def transformers_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
@@ -192,6 +210,7 @@ def keras_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
 def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
     """The weights of optax' optimizer after each update."""
+    import jax
     import jax.numpy as jnp
     import optax
     import optax.contrib
@@ -218,11 +237,14 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
             return optax.chain(optax.scale_by_polyak(**fields), optax.scale_by_learning_rate(scaling))
 
     optimizer = optax.with_extra_args_support(made(**{rate_word: lambda count: rates[count]}, **given))
+    update = optimizer.update
+    if name == "muon":  # its loop would be compiled anew at each update
+        update = jax.jit(update)
     weights = [jnp.asarray(part) for part in _parts(shapes, start, dtype)]
     state = optimizer.init(weights)
     for k, gradient in enumerate(gradients):
         pushed = [jnp.asarray(part) for part in _parts(shapes, gradient, dtype)]
-        changes, state = optimizer.update(pushed, state, weights, value=jnp.asarray(loss_at(k), dtype))
+        changes, state = update(pushed, state, weights, value=jnp.asarray(loss_at(k), dtype))
         weights = optax.apply_updates(weights, changes)
         yield np.concatenate([np.asarray(part).ravel() for part in weights])
 

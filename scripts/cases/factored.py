@@ -44,16 +44,16 @@ ROWS: list[Row] = [
     ("adafactor", "", "transformers", draws(shares, decay)),
     ("adafactor", "beta1, rate as it comes", "transformers", draws(shares, decay, beta1=0.8, relative_step=False)),
     ("adafactor", "not relative to the weights", "transformers", draws(shares, decay, scale_parameter=False)),
-    ("adafactor", "whole v", "optax", draws(shares, decay, eps2=1e-3, beta2_decay=-0.8)),
+    ("adafactor", "whole v", "optax", draws(shares, decay, eps2=1e-3)),
     (
         "adafactor",
         "largest axes, beta1",
         "optax",
-        draws(shares, decay, eps2=1e-3, beta2_decay=-0.8, factor_from=3, beta1=0.8),
+        draws(shares, decay, eps2=1e-3, factor_from=3, beta1=0.8),
     ),
 ]
 # float32 inside, whatever is asked: Keras' powers of the count and its added epsilon, optax' power of the count.
-BOUNDS = {("adafactor", "keras"): 1e-6, ("adafactor", "optax"): 1e-7}
+BOUNDS = {("adafactor", "keras"): 1e-6, ("adafactor", "optax"): 2e-7}
 
 CASES: list[dict[str, Any]] = [
     {"optimizer": {"name": "adafactor", "lr": 0.1}, "clip": []},
@@ -66,7 +66,7 @@ OTHERS: list[dict[str, Any]] = [
     {"optimizer": {"name": "adafactor", "compat": "keras", "lr": 0.1, "weight_decay": 0.1}, "bound": 1e-6},
     {
         "optimizer": {"name": "adafactor", "compat": "optax", "lr": 0.1, "factor_from": 2, "weight_decay": 0.01},
-        "bound": 1e-7,
+        "bound": 2e-7,
     },
 ]
 OURS_ONLY: list[dict[str, Any]] = [

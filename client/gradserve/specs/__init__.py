@@ -52,6 +52,7 @@ from .policies import (
     NoStaleness,
     StalenessSpec,
 )
+from .preconditioned import Shampoo, Soap
 from .push import CURSOR_BYTES_MAX, PushFields, Rate
 from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
 from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
@@ -72,7 +73,7 @@ __all__ = [
     "Noise", "Normalize", "Novograd", "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields",
     "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields",
     "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec",
-    "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec",
-    "Step", "Swa", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of",
-    "idle_patterns", "validation_refusal",
+    "ScheduleSpec", "Sequential", "Sgd", "Shampoo", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Soap", "Spec",
+    "StalenessSpec", "Step", "Swa", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi",
+    "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

@@ -24,7 +24,9 @@ from .polyak import PolyakSgd
 from .rmsprop import RmsProp
 from .rule import Memory, Rule, Slot
 from .sgd import Sgd
+from .shampoo import Shampoo
 from .sm3 import Sm3
+from .soap import Soap
 
 __all__ = ["MEMORY_NAMES", "NEVER_NEGATIVE", "RULES", "Memory", "Rule", "Slot", "rule_for"]
 
@@ -40,7 +42,7 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     (Adam, AdamW, Adamax, Nadam),
     (Lamb, Lars, Novograd, Fromage),
     (PolyakSgd,),
-    (Sm3, Adafactor, Muon),
+    (Sm3, Adafactor, Muon, Shampoo, Soap),
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,
