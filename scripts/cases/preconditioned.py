@@ -28,6 +28,13 @@ ROWS: list[Row] = [
 ]  # fmt: skip
 
 CASES: list[dict[str, Any]] = []
-OTHERS: list[dict[str, Any]] = []
+OTHERS: list[dict[str, Any]] = [
+    {
+        "optimizer": {"name": "shampoo", "lr": 0.02, "eps": 1e-3, "weight_decay": 0.1},
+        "reference": "pytorch_optimizer",
+        "bound": 1e-9,
+    },
+    {"optimizer": {"name": "soap", "lr": 0.02, "weight_decay": 0.1}, "reference": "pytorch_optimizer", "bound": 1e-9},
+]
 # No bits: those of matrix products and decompositions are one machine's.
 OURS_ONLY: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from core.families import factored, matrices
+from core.families import factored, matrices, preconditioned
 from core.families.ranges import LR, SHARE
 from gradserve import specs
 
@@ -60,4 +60,5 @@ EACH = [
     specs.Sm3(lr=0.1, momentum=0.0, maximize=True),
     *factored.EACH,
     *matrices.EACH,
+    *preconditioned.EACH,
 ]  # one of each arithmetic path

@@ -13,11 +13,12 @@ from typing import Any
 
 from core.families.factored import FactoredChanges
 from core.families.matrices import MatrixChanges
+from core.families.preconditioned import AxesChanges
 
 Numbers = list[float]
 
 
-class TensorTwin(FactoredChanges, MatrixChanges):
+class TensorTwin(FactoredChanges, MatrixChanges, AxesChanges):
     """Weights of several tensors, and one update after the other on them."""
 
     def __init__(
