@@ -287,7 +287,7 @@ def constructor_defaults(reference: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for word in {*words, "lr", "learning_rate", "weight_decay"} & set(signature):
         default = signature[word].default
-        if default is inspect.Parameter.empty or (word == "learning_rate" and default is None):
+        if default is inspect.Parameter.empty or (default is None and word in ("learning_rate", "adjust_lr_fn")):
             continue
         if word == "betas":
             found["beta1"], found["beta2"] = default
