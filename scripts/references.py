@@ -30,9 +30,9 @@ from gradserve.specs import OPTIMIZERS
 Fields = Mapping[str, Any]  # a specification of ours, dumped: every field is there
 Vectors = Iterator[Any]  # all weights end to end, after each update
 
-TORCH, KERAS, OPTAX = (
+TORCH, KERAS, OPTAX, TRANSFORMERS = (
     {name: words for family in FAMILIES.values() for name, words in getattr(family, table, {}).items()}
-    for table in ("TORCH", "KERAS", "OPTAX")
+    for table in ("TORCH", "KERAS", "OPTAX", "TRANSFORMERS")
 )
 # Packages of optimizers for torch: our name → their constructor, its words, and what it is always called with.
 PACKAGES: Mapping[str, Mapping[str, Any]] = {
@@ -48,6 +48,13 @@ OURS = {  # their word → ours
     "l1_regularization_strength": "l1", "l2_regularization_strength": "l2",
     "l2_shrinkage_regularization_strength": "l2_shrinkage", "init_estim_sq_dist": "initial_squared_distance",
     "estim_lr0": "d0", "estim_lr_coef": "d_coef", "use_bias_correction": "bias_correction",
+    "beta_2_decay": "beta2_decay", "epsilon_1": "eps1",
+    "epsilon_2": "eps2", "d": "clip_threshold", "clipping_threshold": "clip_threshold", "decay_rate": "beta2_decay",
+    "multiply_by_parameter_scale": "scale_parameter", "weight_decay_rate": "weight_decay",
+    "min_dim_size_to_factor": "factor_from", "momentum": "beta1",
+    "adam_beta_1": "fallback_beta1", "adam_beta_2": "fallback_beta2", "adam_b1": "fallback_beta1",
+    "adam_b2": "fallback_beta2", "adam_lr_ratio": "fallback_lr_scale", "beta": "momentum",
+    "preconditioning_compute_steps": "precondition_frequency", "matrix_eps": "eps", "correct_bias": "bias_correction",
 }  # fmt: skip
 
 
@@ -59,6 +66,8 @@ def loss_at(k: int) -> float:
 def arguments(words: Sequence[str], fields: Fields) -> dict[str, Any]:
     """What the reference's constructor is called with."""
     tuples = {"betas": "beta", "etas": "eta", "step_sizes": "step"}
+    if "eps" in words and "eps" not in fields:  # Adafactor's pair
+        tuples["eps"] = "eps"
     return {
         word: tuple(fields[name] for name in _members(tuples[word], fields) if name not in words)
         if word in tuples
@@ -88,6 +97,8 @@ def torch_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     given = arguments(words, fields)
     if fields["name"] in ("nadam", "radam"):
         given["decoupled_weight_decay"] = fields["weight_decay_mode"] == "decoupled"
+    if name == "Muon":
+        return _torch_run(functools.partial(_MuonAndAdamW, fields, given), fields, shapes, start, gradients, lrs, dtype)
     make = functools.partial(getattr(torch.optim, name), foreach=False, **given)
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
 
@@ -101,6 +112,72 @@ def package_weights(
     if given.get("growth_rate", 1.0) is None:
         given["growth_rate"] = math.inf  # theirs has no other word for it
     make = functools.partial(getattr(importlib.import_module(package), name), **given)
+    run = _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
+    return run if name != "SOAP" else _patched(run, lambda: _decomposed_in(dtype))
+
+
+class _MuonAndAdamW:
+    """torch's Muon takes matrices alone: its documentation asks for AdamW beside it."""
+
+    def __init__(self, fields: Fields, given: dict[str, Any], parameters: Sequence[Any]) -> None:
+        import torch
+
+        matrices = [p for p in parameters if p.ndim == 2]
+        betas = (fields["fallback_beta1"], fields["fallback_beta2"])
+        words = {"betas": betas, "eps": fields["fallback_eps"], "weight_decay": fields["weight_decay"]}
+        others = torch.optim.AdamW([p for p in parameters if p.ndim != 2], foreach=False, **words)
+        self.both = (torch.optim.Muon(matrices, **given), others)
+        self.param_groups = [group for optimizer in self.both for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        for optimizer in self.both:
+            optimizer.step()
+
+
+def torch_float_weights(*run: Any) -> Vectors:
+    """As `torch_weights`, but what torch's optimizer casts to bfloat16 (the iteration of Muon) it leaves as it is."""
+    from unittest import mock
+
+    import torch
+
+    return _patched(torch_weights(*run), lambda: mock.patch.object(torch.Tensor, "bfloat16", torch.Tensor.clone))
+
+
+def _patched(weights: Vectors, patch: Callable[[], Any]) -> Vectors:
+    """The same, each step of it under a patch."""
+    while True:
+        with patch():
+            following = next(weights, None)
+        if following is None:
+            return
+        yield following
+
+
+def _decomposed_in(dtype: str) -> Any:
+    """Their QR is in float32, whatever the weights are: here in the weights' dtype."""
+    from unittest import mock
+
+    import pytorch_optimizer.optimizer.soap as module
+    import torch
+
+    class Torch:
+        float32 = getattr(torch, dtype)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+    return mock.patch.object(module, "torch", Torch())
+
+
+def transformers_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
+    """The weights of transformers' optimizer after each update: Adafactor, the one that it still has."""
+    from transformers.optimization import Adafactor
+
+    given = arguments(TRANSFORMERS[fields["name"]][1], fields)
+    eps, beta1 = (fields["eps1"], fields["eps2"]), fields["beta1"] or None
+    make = functools.partial(Adafactor, eps=eps, beta1=beta1, relative_step=False, **given)
+    if fields["relative_step"]:  # there it excludes a rate, and is min(0.01, 1 / sqrt t)
+        lrs = [min(lr, 1.0 / math.sqrt(t)) for t, lr in enumerate(lrs, 1)]
     return _torch_run(make, fields, shapes, start, gradients, lrs, dtype)
 
 
@@ -121,7 +198,8 @@ def _torch_run(
                 torch.nn.utils.clip_grad_value_(parameters, clip["value"])
             else:
                 torch.nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
-        optimizer.param_groups[0]["lr"] = float(lr)
+        for group in optimizer.param_groups:
+            group["lr"] = float(lr)
         optimizer.step()
         yield np.concatenate([p.detach().numpy().ravel() for p in parameters])
 
@@ -132,10 +210,10 @@ def keras_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
     keras.config.set_floatx(dtype)
     name, words = KERAS[fields["name"]]
-    decay = fields["weight_decay"] or None
-    optimizer = getattr(keras.optimizers, name)(
-        learning_rate=float(lrs[0]), weight_decay=decay, **arguments(words, fields)
-    )
+    decay, given = fields["weight_decay"] or None, arguments(words, fields)
+    if name == "Muon":
+        given |= {"adam_weight_decay": decay, "epsilon": fields["fallback_eps"]}
+    optimizer = getattr(keras.optimizers, name)(learning_rate=float(lrs[0]), weight_decay=decay, **given)
     variables = [keras.Variable(part, dtype=dtype) for part in _parts(shapes, start, dtype)]
     optimizer.build(variables)
     for gradient, lr in zip(gradients, lrs, strict=True):
@@ -146,6 +224,7 @@ def keras_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
 
 def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: Any, dtype: str) -> Vectors:
     """The weights of optax' optimizer after each update."""
+    import jax
     import jax.numpy as jnp
     import optax
 
@@ -154,12 +233,19 @@ def optax_weights(fields: Fields, shapes: Any, start: Any, gradients: Any, lrs: 
     given = arguments(words, fields)
     if given.get("momentum") == 0:
         given["momentum"] = None
+    if name == "adafactor":  # their rate has the other sign, their eps is the first of ours, their mean is float32
+        given |= {"decay_rate": -fields["beta2_decay"], "eps": fields["eps1"], "dtype_momentum": dtype}
+    if name == "muon" and fields["adjust_lr_fn"] == "match_rms_adamw":
+        given["consistent_rms"] = fields["rms_rate"]
     optimizer = optax.with_extra_args_support(_optax_constructor(name)(lambda count: rates[count], **given))
+    update = optimizer.update
+    if name == "muon":  # its loop would be compiled anew at each update
+        update = jax.jit(update)
     weights = [jnp.asarray(part) for part in _parts(shapes, start, dtype)]
     state = optimizer.init(weights)
     for k, gradient in enumerate(gradients):
         pushed = [jnp.asarray(part) for part in _parts(shapes, gradient, dtype)]
-        changes, state = optimizer.update(pushed, state, weights, value=jnp.asarray(loss_at(k), dtype))
+        changes, state = update(pushed, state, weights, value=jnp.asarray(loss_at(k), dtype))
         weights = optax.apply_updates(weights, changes)
         yield np.concatenate([np.asarray(part).ravel() for part in weights])
 
@@ -193,7 +279,8 @@ def _optax_constructor(name: str) -> Callable[..., Any]:
 
 
 WEIGHTS: Mapping[str, Callable[..., Vectors]] = {
-    "torch": torch_weights, "keras": keras_weights, "optax": optax_weights,
+    "torch": torch_weights, "torch_float": torch_float_weights, "keras": keras_weights, "optax": optax_weights,
+    "transformers": transformers_weights,
     **{package: functools.partial(package_weights, package) for package in PACKAGES},
 }  # fmt: skip
 
@@ -230,7 +317,7 @@ def constructor_defaults(reference: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for word in {*words, "lr", "learning_rate", "weight_decay"} & set(signature):
         default = signature[word].default
-        if default is inspect.Parameter.empty or (word == "learning_rate" and default is None):
+        if default is inspect.Parameter.empty or (default is None and word in ("learning_rate", "adjust_lr_fn")):
             continue
         if word == "betas":
             found["beta1"], found["beta2"] = default

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from core.families import adaptation, distances, stepsizes
+from core.families import adaptation, distances, factored, matrices, preconditioned, stepsizes
 from core.families.ranges import DECAY, LR, MODES, SHARE
 from gradserve import specs
 
@@ -38,7 +38,7 @@ fromage = st.builds(specs.Fromage, lr=LR, **DECAY)
 sm3 = st.builds(specs.Sm3, lr=LR, momentum=st.sampled_from([0.0, 0.5, 0.9]), eps=st.sampled_from([1e-8, 1e-3]), **DECAY)
 by_tensor = lamb | lars | novograd | fromage
 by_run = stepsizes.OPTIMIZERS | distances.OPTIMIZERS | adaptation.OPTIMIZERS
-optimizers = by_tensor | by_run | sm3
+optimizers = by_tensor | by_run | sm3 | factored.OPTIMIZERS | matrices.OPTIMIZERS
 
 shapes = st.lists(st.sampled_from([(1,), (7,), (5, 3), (2, 6), (3, 2, 4), ()]), min_size=1, max_size=3)
 
@@ -55,4 +55,7 @@ EACH = [
     *stepsizes.EACH,
     *distances.EACH,
     *adaptation.EACH,
+    *factored.EACH,
+    *matrices.EACH,
+    *preconditioned.EACH,
 ]  # one of each arithmetic path

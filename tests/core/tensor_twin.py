@@ -13,17 +13,26 @@ from typing import Any
 
 from core.families.adaptation import AdaptationRules
 from core.families.distances import DistanceRules
+from core.families.factored import FactoredChanges
+from core.families.matrices import MatrixChanges
+from core.families.preconditioned import AxesChanges
 from core.families.stepsizes import StepsizeRules
 from core.twin import decayed
 
 Numbers = list[float]
 
 
-class TensorTwin(StepsizeRules, DistanceRules, AdaptationRules):
+class TensorTwin(StepsizeRules, DistanceRules, AdaptationRules, FactoredChanges, MatrixChanges, AxesChanges):
     """Weights of several tensors, and one update after the other on them."""
 
-    def __init__(self, spec: Any, shapes: Sequence[tuple[int, ...]], weights: Sequence[Sequence[float]]) -> None:
-        self.spec, self.shapes = spec, list(shapes)
+    def __init__(
+        self,
+        spec: Any,
+        shapes: Sequence[tuple[int, ...]],
+        weights: Sequence[Sequence[float]],
+        precision: float = 2.0**-52,
+    ) -> None:
+        self.spec, self.shapes, self.precision = spec, list(shapes), precision
         self.weights = [[float(x) for x in tensor] for tensor in weights]
         self.first = [list(tensor) for tensor in self.weights]
         self.state: list[dict[str, Any]] = [{} for _ in self.shapes]

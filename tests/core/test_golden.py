@@ -50,13 +50,15 @@ def test_torch_walks_the_same_way(case: dict[str, Any], dtype: str, tolerance: f
 
 @pytest.mark.parametrize("case", cases("others"), ids=name)
 def test_keras_and_optax_walk_the_same_way(case: dict[str, Any]) -> None:
-    """Under the preset of each, in float64: within 1e-11 of the way walked."""
+    """Under the preset of each, in float64: within 1e-11 of the way walked, or what a float32 inside allows."""
     last = np.array(GIVEN["weights"])
     path = np.zeros_like(last)
     for run in golden_run(case, GIVEN, "float64"):
         path, last = path + np.abs(run.weights - last), run.weights
         if (expected := case["weights_after"].get(str(run.updates))) is not None:
-            assert np.all(np.abs(run.weights - expected) <= 1e-11 * path + np.spacing(np.abs(run.weights)))
+            assert np.all(
+                np.abs(run.weights - expected) <= case.get("bound", 1e-11) * path + np.spacing(np.abs(run.weights))
+            )
     assert run.updates == 100
 
 

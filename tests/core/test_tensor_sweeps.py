@@ -76,7 +76,8 @@ def test_tensors_without_a_gradient_stay_with_their_slots(spec: Any) -> None:
     assert not np.array_equal(run.weights, before[0])
     for name, slot in run.slots.items():
         layout = own.get(name, run.layout)
-        assert np.array_equal(slot[layout.span("02")], before[1][name][layout.span("02")])
+        if "02" in layout:
+            assert np.array_equal(slot[layout.span("02")], before[1][name][layout.span("02")])
 
 
 @pytest.mark.parametrize("spec", [spec for spec in EACH if rule_for(spec).kind != "whole_run"], ids=label)

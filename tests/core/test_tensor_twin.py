@@ -22,7 +22,7 @@ def both(spec: Any, shapes: Shapes, seed: int, dtype: Any) -> tuple[Updates, Ten
     start = first_weights(seed, sum(sizes))
     parts = np.split(start, np.cumsum(sizes)[:-1])
     return Updates(spec, start.astype(dtype), layout=tensors_of(shapes)), TensorTwin(
-        spec, shapes, [part.tolist() for part in parts]
+        spec, shapes, [part.tolist() for part in parts], float(np.finfo(dtype).eps)
     )
 
 
@@ -60,7 +60,8 @@ def test_float32_stays_within_float32_precision_of_the_twin(spec: Any, shapes: S
     run, twin = both(spec, shapes, seed, np.float32)
     walk(run, twin, gradients(seed, updates, run.weights.size))
     assert run.weights.dtype == np.float32
-    assert_agrees(run, twin, 1e-5)
+    # Muon's iteration stretches what is small in a matrix, rounding included, by up to 3.4445^5 = 485.
+    assert_agrees(run, twin, 3e-4 if spec.name == "muon" else 1e-5)
 
 
 @given(optimizers, seeds)

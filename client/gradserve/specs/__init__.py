@@ -37,11 +37,13 @@ from .decays import (
 )
 from .descent import NoisySgd, Sgd
 from .distances import Dog, Dowg
+from .factored import Adafactor
 from .groups import DEFAULT_GROUP, GROUPS_MAX, ParameterGroup, groups_of, idle_patterns
 from .layerwise import Fromage, Lamb, Lars, Novograd
 from .messages import expected_of, validation_refusal
 from .mixtures import Adan, AdEMAMix, OptimisticAdam, OptimisticGradientDescent, SimplifiedAdEMAMix
 from .moments import Adam, Adamax, AdamW, Nadam
+from .muon import Muon
 from .optimizer_fields import OptimizerFields
 from .optimizers import OPTIMIZERS, SGD, OptimizerSpec
 from .plateau import ReduceOnPlateau
@@ -54,6 +56,7 @@ from .policies import (
     NoStaleness,
     StalenessSpec,
 )
+from .preconditioned import Shampoo, Soap
 from .push import CURSOR_BYTES_MAX, PushFields, Rate
 from .ramps import InverseSqrt, Noam, Swa, Table, Wsd
 from .run import NAME_PATTERN, Branch, RunChanges, RunSpec
@@ -68,16 +71,16 @@ from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 __all__ = [
     "AGGREGATIONS", "AVERAGES", "CLIPS", "CURSOR_BYTES_MAX", "DEFAULT_GROUP", "GROUPS_MAX", "NAME_PATTERN",
     "OPTIMIZERS", "SAMPLES_MIN", "SCHEDULES", "SGD", "STALENESS", "AcProp", "Accumulate", "AdEMAMix", "AdaBelief",
-    "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec", "Asgd", "Async",
-    "AverageSpec", "BlockRms", "Branch", "Centralize", "Chained", "ClientOwned", "ClipSpec", "Cocob", "Constant",
-    "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic", "DAdaptAdam", "DAdaptSgd", "Dog", "Dowg", "Ema",
+    "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Adan", "Adaptive", "Adopt", "AggregationSpec",
+    "Asgd", "Async", "AverageSpec", "BlockRms", "Branch", "Centralize", "Chained", "ClientOwned", "ClipSpec", "Cocob",
+    "Constant", "ConstantFactor", "Cosine", "CosineRestarts", "Cyclic", "DAdaptAdam", "DAdaptSgd", "Dog", "Dowg", "Ema",
     "Exponential", "Family", "Fromage", "Ftrl", "GlobalNorm", "Inverse", "InverseSqrt", "InverseTime", "Lamb", "Lars",
-    "Linear", "Lion", "Lookahead", "Madgrad", "Momo", "MomoAdam", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise",
-    "NoisySgd", "NonFinite", "Normalize", "Novograd", "OneCycle", "OptimisticAdam", "OptimisticGradientDescent",
-    "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power",
-    "Prodigy", "PushFields", "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop",
-    "RunChanges", "RunSpec", "ScheduleFreeAdamW", "ScheduleFreeRAdam", "ScheduleFreeSgd", "ScheduleSpec", "Sequential",
-    "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "SwaAverage",
-    "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of",
-    "idle_patterns", "validation_refusal",
+    "Linear", "Lion", "Lookahead", "Madgrad", "Momo", "MomoAdam", "MultiStep", "Muon", "Nadam", "NoStaleness", "Noam",
+    "Noise", "NoisySgd", "NonFinite", "Normalize", "Novograd", "OneCycle", "OptimisticAdam",
+    "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd",
+    "Polynomial", "Power", "Prodigy", "PushFields", "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName",
+    "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleFreeAdamW", "ScheduleFreeRAdam", "ScheduleFreeSgd",
+    "ScheduleSpec", "Sequential", "Sgd", "Shampoo", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Soap", "Spec",
+    "StalenessSpec", "Step", "Swa", "SwaAverage", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd",
+    "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

@@ -40,6 +40,7 @@ GOLDEN = {
     "fromage": "34326b335ff80ee5",
     "polyak_sgd": "5a1e07c8b1ce2697",
     "sm3": "f7917f957eb0dc09",
+    "adafactor": "06eaf3cce8b6f021",
     "adadelta": "93c5781062907547",
     "radam": "8c1e881689607542",
     "adabelief": "630498cd1d00db08",

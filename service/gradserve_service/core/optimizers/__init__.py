@@ -10,19 +10,23 @@ from gradserve.specs import OptimizerFields, OptimizerSpec
 
 from . import adaptation, anchored, distances, mixtures, momo, schedule_free, signs, variances
 from .adadelta import Adadelta
+from .adafactor import Adafactor
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
 from .adamax import Adamax
 from .fromage import Fromage
 from .lamb import Lamb
 from .lars import Lars
+from .muon import Muon
 from .nadam import Nadam
 from .novograd import Novograd
 from .polyak import PolyakSgd
 from .rmsprop import RmsProp
 from .rule import Memory, Rule, Slot
 from .sgd import NoisySgd, Sgd
+from .shampoo import Shampoo
 from .sm3 import Sm3
+from .soap import Soap
 
 __all__ = ["MEMORY_NAMES", "NEVER_NEGATIVE", "RULES", "Memory", "Rule", "Slot", "rule_for"]
 
@@ -40,7 +44,7 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     (PolyakSgd, *momo.FAMILY),
     distances.FAMILY,
     adaptation.FAMILY,
-    (Sm3,),
+    (Sm3, Adafactor, Muon, Shampoo, Soap),
     variances.FAMILY,
     mixtures.FAMILY,
     signs.FAMILY,
