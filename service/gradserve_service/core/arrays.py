@@ -22,11 +22,12 @@ from .entries import Entry
 from .gradient import Gradient
 from .groups import Stretch, group_terms, stretches_of, training
 from .history import History, Row
-from .measuring import distance, measure, measured_at_step
+from .measuring import measure, measured_at_step, way
 from .optimizers import rule_for
 from .optimizers.rule import Memory, Rule
 from .preprocess import Seen, preprocessed
 from .slots import cut, new_slot, own_layouts
+from .trail import NextBuffer, Trail, fresh_buffer
 from .update import apply_update
 
 Float32 = NDArray[np.float32]
@@ -49,6 +50,7 @@ class Arrays:
     step: int = 0
     version: int = -1
     history: History = field(default_factory=History)
+    trail: Trail = field(default_factory=Trail)
     _stretches: tuple[Stretch, ...] | None = None  # of spec and layout, once asked for
 
     @property
@@ -97,9 +99,13 @@ def update(
     payload: Gradient | Float32 | None,
     *,
     new_buffer: Callable[[int], Float32] = allocate,
+    next_buffer: NextBuffer = fresh_buffer,
     run_all: RunAll = in_turn,
 ) -> None:
-    """Apply one entry. `payload` is the entry's gradient, or the weights of a `load`, in layout order."""
+    """Apply one entry. `payload` is the entry's gradient, or the weights of a `load`, in layout order.
+
+    `new_buffer` gives memory for what is loaded, `next_buffer` for the weights after an update.
+    """
     if entry.kind == "load":
         assert isinstance(payload, np.ndarray)
         _load(arrays, entry.header, payload, new_buffer)
@@ -109,11 +115,12 @@ def update(
         arrays.history.add_report(entry.header["version"], entry.header["values"])
     elif entry.kind == "push" and entry.header["update"] is not None:
         assert isinstance(payload, Gradient)
-        _apply(arrays, entry.header, payload, new_buffer, run_all)
+        _apply(arrays, entry.header, payload, next_buffer, run_all)
 
 
 def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffer: Callable[[int], Float32]) -> None:
     first = header["layout"] is not None
+    arrays.trail = Trail()
     if first:
         arrays.layout = Layout.of(header["layout"])
     # A copy: the payload may lie in the buffer of a request body, or in the journal's own bytes.
@@ -151,16 +158,19 @@ def _apply(
     arrays: Arrays,
     header: Mapping[str, Any],
     gradient: Gradient,
-    new_buffer: Callable[[int], Float32],
+    next_buffer: NextBuffer,
     run_all: RunAll,
 ) -> None:
     assert arrays.weights is not None
     assert arrays.layout is not None
-    spec, next_weights = arrays.spec, new_buffer(arrays.weights.size)
+    spec = arrays.spec
     kept = training(spec.groups, arrays.stretches)
     if kept is not None:
         gradient = gradient.within(kept, run_all)
     came = gradient
+    next_weights, rest_is_there = arrays.trail.next_weights(
+        arrays.weights, came, arrays.layout, next_buffer, run_all
+    )
     seen = Seen(arrays.weights, arrays.layout, arrays.step + 1, arrays.history.column("gradient_norm"))
     gradient, clip, scale = preprocessed(spec.clip, came, seen, run_all)
     terms = group_terms(spec.optimizer, spec.groups, header["update"], header["weight"])
@@ -178,6 +188,7 @@ def _apply(
         momentum=header["update"]["momentum"],
         step=arrays.step + 1,
         loss=header["loss"],
+        rest_is_there=rest_is_there,
         run_all=run_all,
     )
     base_version = arrays.version
@@ -210,6 +221,6 @@ def _measure(arrays: Arrays, gradient: Gradient, next_weights: Float32, run_all:
     if not measured_at_step(arrays.step, arrays.layout):
         return NAN
     arrays.history.add_measurement(arrays.version, arrays.layout.names, measure(gradient, arrays.layout, run_all))
-    moved = distance(arrays.weights, next_weights, run_all)
+    moved = way(arrays.weights, next_weights, gradient, arrays.layout, run_all)
     arrays.history.watch_weights(arrays.version, moved)
     return moved

@@ -14,6 +14,7 @@ from ..core.arrays import Arrays
 from ..core.control import Control
 from ..core.entries import ChainBroken
 from ..core.image import encode_image, image_digest
+from ..core.trail import Trail
 from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
 from ..store.records import CatalogueRecord, SnapshotRecord
 from .recovery import Computed, State, Workshop, digest_of
@@ -27,7 +28,8 @@ def freeze(state: State) -> State:
     control, arrays = state.control, state.arrays
     slots = {name: slot.copy() for name, slot in arrays.slots.items()}
     memory, history = dict(arrays.memory), arrays.history.frozen()
-    return State(control.fork(), dataclasses.replace(arrays, slots=slots, memory=memory, history=history))
+    frozen = dataclasses.replace(arrays, slots=slots, memory=memory, history=history, trail=Trail())
+    return State(control.fork(), frozen)
 
 
 class Snapshots:
