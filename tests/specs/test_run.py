@@ -140,7 +140,7 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
         ({"optimizer": "sgd", "average": []}, "this version does not build 'average' yet: leave it out"),
         ({"optimizer": "sgd", "branch": {"run": "a"}}, "branch.checkpoint: expected a value, came nothing"),
         ({"optimizer": "sgd", "optimiser": 1}, "expected only the fields optimizer, schedule, clip, aggregation, "
-         "staleness, groups, dataset_size, non_finite, branch, weights, came 'optimiser' (did you mean optimizer?)"),
+         "staleness, groups, sparse_semantics, dataset_size, non_finite, branch, weights, came 'optimiser' (did you mean optimizer?)"),
         ({"optimizer": "sgd", "non_finite": "zero"}, "non_finite: expected 'reject' or 'skip', came 'zero'"),
         ({"optimizer": "sgd", "weights": [1.0]}, "weights: expected an object, came a list"),
         ({"optimizer": "sgd", "aggregation": {"mode": "sync", "workers": 4}}, "aggregation: expected one of async; "
@@ -238,6 +238,13 @@ def test_the_canonical_form_is_this_one():
     )
 
 
+def test_lazy_rows_are_in_the_canonical_form_only_where_they_are_said():
+    """The form of all other runs is as it was before there were any."""
+    canonical = RunSpec(optimizer=Sgd(), sparse_semantics="lazy").canonical()
+    assert canonical["sparse_semantics"] == "lazy"
+    assert RunSpec.model_validate(canonical).canonical() == canonical
+
+
 # -------------------------------------------------------------------------------------------------------- changes
 
 SPEC = RunSpec(
@@ -265,6 +272,8 @@ def test_all_else_is_replaced_whole_and_null_is_the_default():
     assert changed({"staleness": {"name": "inverse"}}).staleness == Inverse(max_staleness=None)
     assert changed({"staleness": None}).staleness == NoStaleness()
     assert changed({"clip": None}).clip == ()
+    assert changed({"sparse_semantics": "lazy"}).sparse_semantics == "lazy"
+    assert changed({"sparse_semantics": None}).sparse_semantics == "exact"
     assert changed({"clip": "value", "aggregation": "async"} | {"clip": {"name": "value", "value": 2}}).clip == (
         Value(value=2.0),
     )
@@ -302,9 +311,9 @@ def test_a_merge_that_cannot_be_is_refused(fields, detail):
         ({"state": "stopped"}, "state: expected 'running', 'paused' or 'closed', came 'stopped'"),
         ({"optimizer": "sgd"}, "optimizer: expected an object, came 'sgd'"),
         ({"non_finite": "skip"}, "expected only the fields optimizer, schedule, clip, aggregation, staleness, groups, "
-                                 "state, came 'non_finite'"),
+                                 "sparse_semantics, state, came 'non_finite'"),
         ({"weights": {}}, "expected only the fields optimizer, schedule, clip, aggregation, staleness, groups, "
-                          "state, came 'weights'"),
+                          "sparse_semantics, state, came 'weights'"),
     ],
     ids=str,
 )  # fmt: skip

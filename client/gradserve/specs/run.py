@@ -24,7 +24,7 @@ EPOCHS_UNKNOWN = (
 )
 
 _NOT_BUILT = ("average", "accumulate", "matrix_layout")
-_REPLACED = ("schedule", "clip", "aggregation", "staleness", "groups")
+_REPLACED = ("schedule", "clip", "aggregation", "staleness", "groups", "sparse_semantics")
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
 
 
@@ -37,6 +37,14 @@ def _one_or_many(given: Any) -> Any:
 Clips = Annotated[tuple[ClipSpec, ...], Field(max_length=CLIPS_MAX), BeforeValidator(_one_or_many)]
 Schedule = Annotated[ScheduleSpec | None, Field(description="null is constant.")]
 Aggregation = Annotated[AggregationSpec, BeforeValidator(lambda given: Async() if given is None else given)]
+SparseSemantics = Annotated[
+    Literal["exact", "lazy"],
+    BeforeValidator(lambda given: "exact" if given is None else given),
+    Field(
+        description="Gradients of some rows. exact: only where the whole gradient, zero elsewhere, would do the same; "
+        "lazy: also where untouched rows then keep moments that would decay, and are not decayed themselves."
+    ),
+]
 Staleness = Annotated[StalenessSpec, BeforeValidator(lambda given: NoStaleness() if given is None else given)]
 
 
@@ -63,6 +71,7 @@ class RunSpec(Spec):
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
     groups: Groups = ()
+    sparse_semantics: SparseSemantics = "exact"
     dataset_size: Annotated[
         int | None,
         Field(strict=True, ge=1, le=COUNT_MAX, description="Samples of an epoch; null: no epochs then."),
@@ -122,7 +131,10 @@ class RunSpec(Spec):
 
     def canonical(self) -> dict[str, Any]:
         """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
-        dumped = self.model_dump(mode="json", exclude={"weights"} if self.branch else {"weights", "branch"})
+        # What came later is only written where it is said: the form is in the hash of every chain.
+        said = {"branch": self.branch is not None, "sparse_semantics": self.sparse_semantics != "exact"}
+        unsaid = {name for name, is_said in said.items() if not is_said}
+        dumped = self.model_dump(mode="json", exclude={"weights"} | unsaid)
         dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
         return _sorted(dumped)  # type: ignore[no-any-return]
 
@@ -167,6 +179,7 @@ class RunChanges(Spec):
     aggregation: Aggregation = Async()
     staleness: Staleness = NoStaleness()
     groups: Groups = ()
+    sparse_semantics: SparseSemantics = "exact"
     state: Literal["running", "paused", "closed"] | None = None
 
     def asked(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Some rows of a tensor instead of the whole of it: how a frame says which.
 
 A tensor of shape [R, …] that comes with n of its rows has the shape [n, …]; their places are an integer tensor of n
-elements beside it, `<name>:rows`, and `__metadata__` names such tensors: `"rows": "[\\"<name>\\"]"`. A row may come twice.
+elements beside it, `<name>:rows`, and `__metadata__` names such tensors: `"rows": "[\\"<name>\\"]"`. A row may come
+twice.
 """
 
 from __future__ import annotations

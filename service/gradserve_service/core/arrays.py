@@ -168,9 +168,7 @@ def _apply(
     if kept is not None:
         gradient = gradient.within(kept, run_all)
     came = gradient
-    next_weights, rest_is_there = arrays.trail.next_weights(
-        arrays.weights, came, arrays.layout, next_buffer, run_all
-    )
+    next_weights, rest_is_there = arrays.trail.next_weights(arrays.weights, came, arrays.layout, next_buffer, run_all)
     seen = Seen(arrays.weights, arrays.layout, arrays.step + 1, arrays.history.column("gradient_norm"))
     gradient, clip, scale = preprocessed(spec.clip, came, seen, run_all)
     terms = group_terms(spec.optimizer, spec.groups, header["update"], header["weight"])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradserve.problems import refuse
-from gradserve.wire import Frame, Layout
+from gradserve.wire import Frame
 
 from .blocks import Array
 
@@ -87,8 +87,8 @@ def _coalesced_rows(ids: Ids, values: NDArray[Any]) -> tuple[Ids, NDArray[Any]]:
 def check_rows_fit(name: str, sent: tuple[int, ...], run: tuple[int, ...], needed: int) -> None:
     """Refuse (layout-mismatch) rows that the run's tensor does not have. `needed` is the largest id and one."""
     if not run or sent[1:] != run[1:]:
-        expected = ["n", *run[1:]] if run else "a scalar, which has no rows"
-        detail = f"tensor {name!r} is {list(run)} in the run, {list(sent)} here: expected rows of shape {expected}"
+        expected = f"rows of shape [{', '.join(map(str, ('n', *run[1:])))}]" if run else "the scalar, it has no rows"
+        detail = f"tensor {name!r} is {list(run)} in the run, {list(sent)} here: expected {expected}"
         raise refuse("layout-mismatch", detail, tensor=name, expected=list(run), came=list(sent))
     if needed > run[0]:
         detail = f"tensor {name!r} has {run[0]} rows in the run: expected ids below {run[0]}, came {needed - 1}"

@@ -134,6 +134,11 @@ class OptimizerItem(CatalogueItem):
         description="4 for the weight and 4 for each slot, in a large matrix, with the defaults. Gradients and answers "
         "are not counted."
     )
+    sparse: dict[str, Literal["exact", "lazy", "own", "no"]] = Field(
+        description="What gradients of some rows of a tensor are to it, with the defaults and with each field that "
+        "changes it. exact: untouched rows would not have changed; lazy: they would, and do not "
+        "(needs sparse_semantics); own: that is the rule itself; no: it needs the whole gradient."
+    )
     determinism: str
 
 

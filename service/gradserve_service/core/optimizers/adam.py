@@ -11,7 +11,7 @@ from numpy import add, divide, maximum, multiply, sqrt
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
+from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, integer_power, keep_and_add
 
 __all__ = ["Adam", "AdamW"]
 
@@ -24,6 +24,8 @@ AMSGRAD_MOMENTS = (*MOMENTS, Slot("max_exp_avg_sq", "the largest second moment s
 
 class _AdaptiveMoments(Rule):
     """The arithmetic that `Adam` and `AdamW` share."""
+
+    sparse: ClassVar[Sparse] = "lazy"
 
     if TYPE_CHECKING:  # fields of specs.Adam and specs.AdamW
         beta1: float
