@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from core.families import anchored, descent, mixtures, moments, scaled, signs, variances
+from core.families import anchored, descent, mixtures, moments, scaled, signs, sparse, variances
 from gradserve import specs
 
 FAMILIES = (
@@ -20,6 +20,7 @@ FAMILIES = (
     mixtures,
     signs,
     anchored,
+    sparse,
 )
 optimizers = reduce(or_, (family.OPTIMIZERS for family in FAMILIES))
 

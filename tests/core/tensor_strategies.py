@@ -42,7 +42,10 @@ fromage = st.builds(specs.Fromage, lr=LR, **DECAY)
 polyak = st.builds(specs.PolyakSgd, lr=LR, f_min=st.sampled_from([0.0, 1.5]), variant=st.sampled_from(["sps", "sps+"]))
 sm3 = st.builds(specs.Sm3, lr=LR, momentum=st.sampled_from([0.0, 0.5, 0.9]), eps=st.sampled_from([1e-8, 1e-3]), **DECAY)
 by_tensor = lamb | lars | novograd | fromage
-optimizers = by_tensor | polyak | sm3
+rowwise = st.builds(specs.RowwiseAdagrad, lr=LR, eps=st.sampled_from([1e-8, 1e-3]), **DECAY) | st.builds(
+    specs.RowwiseAdam, lr=LR, beta1=SHARE, beta2=SHARE, eps=st.sampled_from([1e-8, 1e-3]), **DECAY
+)
+optimizers = by_tensor | polyak | sm3 | rowwise
 
 shapes = st.lists(st.sampled_from([(1,), (7,), (5, 3), (2, 6), (3, 2, 4), ()]), min_size=1, max_size=3)
 
@@ -57,4 +60,6 @@ EACH = [
     specs.PolyakSgd(lr=0.5, f_min=0.2, weight_decay=0.01, weight_decay_mode="decoupled"),
     specs.Sm3(lr=0.1, weight_decay=0.01),
     specs.Sm3(lr=0.1, momentum=0.0, maximize=True),
+    specs.RowwiseAdagrad(lr=0.1, weight_decay=0.01),
+    specs.RowwiseAdam(lr=0.1, maximize=True),
 ]  # one of each arithmetic path

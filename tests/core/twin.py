@@ -17,6 +17,7 @@ from core.families.mixtures import MixtureSteps
 from core.families.moments import MomentsSteps
 from core.families.scaled import ScaledSteps
 from core.families.signs import SignSteps
+from core.families.sparse import SparseSteps
 from core.families.variances import VarianceSteps
 
 
@@ -28,6 +29,7 @@ class Twin(
     MixtureSteps,
     SignSteps,
     AnchoredSteps,
+    SparseSteps,
 ):
     """Weights and optimizer state as lists of floats. `step` applies one gradient; None marks a weight without one."""
 

@@ -57,6 +57,7 @@ from .scaled import Adadelta, Adagrad, RmsProp
 from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
 from .shaped import Sm3
 from .signs import Lion, Rprop, SignSgd, Signum
+from .sparse import RowwiseAdagrad, RowwiseAdam, SparseAdam
 from .stepsizes import PolyakSgd
 from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
@@ -69,7 +70,7 @@ __all__ = [
     "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
     "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
     "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
-    "ReduceOnPlateau", "ReportName", "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
-    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
+    "ReduceOnPlateau", "ReportName", "RmsProp", "RowwiseAdagrad", "RowwiseAdam", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
+    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "SparseAdam", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
     "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

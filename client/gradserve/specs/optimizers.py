@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BeforeValidator, Field
 
-from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, sparse, stepsizes, variances
 from .base import Family
 from .optimizer_fields import OptimizerFields, folded_is
 
@@ -28,6 +28,7 @@ _FAMILIES = (
     mixtures.FAMILY,
     signs.FAMILY,
     anchored.FAMILY,
+    sparse.FAMILY,
 )
 _BUILT: Mapping[str, type[OptimizerFields]] = {
     spec.model_fields["name"].default: spec for family in _FAMILIES for spec in family

@@ -59,6 +59,9 @@ GOLDEN = {
     "madgrad": "33ad7ff879095b26",
     "cocob": "1c79ae4057c69bc0",
     "asgd": "4f025495434dabdf",
+    "sparse_adam": "15960ec7f9a83225",
+    "rowwise_adagrad": "3b2a4d21f76c25d4",
+    "rowwise_adam": "aeddfb3c7017f6cd",
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gradserve.specs import OptimizerFields, OptimizerSpec
 
-from . import anchored, mixtures, signs, variances
+from . import anchored, mixtures, signs, sparse, variances
 from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
@@ -43,6 +43,7 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     mixtures.FAMILY,
     signs.FAMILY,
     anchored.FAMILY,
+    sparse.FAMILY,
 )  # type: ignore[assignment]  # each is both, though none inherits `_Built`
 
 RULES: Final[Mapping[str, type[_Built]]] = {
