@@ -76,6 +76,7 @@ from .errors import (
     WorkerTooFast,
 )
 from .events import Event
+from .gradients import Rows
 from .run import Run
 from .specs import (
     SGD,
@@ -210,9 +211,10 @@ __all__ = [
     "RAdam",
     "ReduceOnPlateau",
     "RmsProp",
+    "RoundClosed",
+    "Rows",
     "RowwiseAdagrad",
     "RowwiseAdam",
-    "RoundClosed",
     "Rprop",
     "Run",
     "RunClosed",

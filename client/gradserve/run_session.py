@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from numpy.typing import ArrayLike
+
 from .arguments import checked_count, checked_seconds, kind_of, plain
 from .checkpoints import (
     Pieces,
@@ -29,6 +31,7 @@ from .flows import (
     describe_flow,
     first_pull_flow,
     optimizer_state_flow,
+    part_flow,
     pull_flow,
 )
 from .messages import Flow
@@ -73,6 +76,10 @@ class RunSession:
         else:
             self._held = yield from pull_flow(self.key, self._held, wait)
         return self._held
+
+    def pull_part(self, names: Sequence[str], rows: ArrayLike | None) -> Flow[Weights]:
+        """Some tensors, or some rows of one."""
+        return part_flow(self.key, names, rows)
 
     def optimizer_state(self) -> Flow[Weights]:
         """Every slot by tensor."""

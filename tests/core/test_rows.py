@@ -152,7 +152,7 @@ def test_rows_of_a_tensor_that_the_run_does_not_have_are_refused():
 
 
 def test_a_scalar_has_no_rows():
-    with pytest.raises(Refused, match="layout-mismatch: .*expected the scalar, it has no rows"):
+    with pytest.raises(Refused, match=r"layout-mismatch: .*expected the scalar, it has no rows"):
         Gradient.of(rows_frame([0], [1.0]), Layout.of({"emb": []}))
 
 

@@ -140,7 +140,8 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
         ({"optimizer": "sgd", "average": []}, "this version does not build 'average' yet: leave it out"),
         ({"optimizer": "sgd", "branch": {"run": "a"}}, "branch.checkpoint: expected a value, came nothing"),
         ({"optimizer": "sgd", "optimiser": 1}, "expected only the fields optimizer, schedule, clip, aggregation, "
-         "staleness, groups, sparse_semantics, dataset_size, non_finite, branch, weights, came 'optimiser' (did you mean optimizer?)"),
+         "staleness, groups, sparse_semantics, dataset_size, non_finite, branch, weights, came 'optimiser' "
+         "(did you mean optimizer?)"),
         ({"optimizer": "sgd", "non_finite": "zero"}, "non_finite: expected 'reject' or 'skip', came 'zero'"),
         ({"optimizer": "sgd", "weights": [1.0]}, "weights: expected an object, came a list"),
         ({"optimizer": "sgd", "aggregation": {"mode": "sync", "workers": 4}}, "aggregation: expected one of async; "

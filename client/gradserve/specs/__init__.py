@@ -70,7 +70,8 @@ __all__ = [
     "Linear", "Lion", "Madgrad", "MultiStep", "Nadam", "NoStaleness", "Noam", "Noise", "Normalize", "Novograd",
     "OneCycle", "OptimisticAdam", "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup",
     "PiecewiseConstant", "PolyakSgd", "Polynomial", "Power", "PushFields", "Quantile", "RAdam", "Rate",
-    "ReduceOnPlateau", "ReportName", "RmsProp", "RowwiseAdagrad", "RowwiseAdam", "Rprop", "RunChanges", "RunSpec", "ScheduleSpec", "Sequential", "Sgd",
-    "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "SparseAdam", "Spec", "StalenessSpec", "Step", "Swa", "Table", "TensorNorm",
-    "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
+    "ReduceOnPlateau", "ReportName", "RmsProp", "RowwiseAdagrad", "RowwiseAdam", "Rprop", "RunChanges", "RunSpec",
+    "ScheduleSpec", "Sequential", "Sgd", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "SparseAdam", "Spec",
+    "StalenessSpec", "Step", "Swa", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi",
+    "expected_of", "groups_of", "idle_patterns", "validation_refusal",
 ]  # fmt: skip

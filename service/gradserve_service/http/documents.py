@@ -266,7 +266,13 @@ class WorkerList(Answer):
 class PushBody(BaseModel):
     """A gradient as JSON, for curl and tiny runs. Only `gradients` is required."""
 
-    gradients: Tensors
+    gradients: Annotated[
+        dict[str, Any],
+        Field(
+            description="Nested lists by tensor name; a scalar is a number. Some rows of a tensor: "
+            '`{"rows": [3, 17], "values": [[…], […]]}`.'
+        ),
+    ]
     base_version: int | None = None
     base: str | None = Field(None, description="ETag of the weights that the gradient was computed at.")
     samples: float = Field(1.0, gt=0)
