@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -48,16 +49,16 @@ def main() -> None:
         client = stack.enter_context(gs.connect(server.url))
         run = client.run("bench", init={"table": table}, optimizer=args.optimizer)
         worker = stack.enter_context(run.worker("w0"))
-        weights = worker.pull()
+        worker.pull()
         for _ in range(args.whole):
-            took["whole push"].append(milliseconds(lambda: worker.push({"table": gradient}, base=weights)))
+            took["whole push"].append(milliseconds(partial(worker.push, {"table": gradient})))
             took["whole pull"].append(milliseconds(worker.pull))
-            weights = worker.pull()
             for _ in range(args.pushes):
                 ids = random.integers(0, args.rows, args.touched)
                 values = random.standard_normal((args.touched, args.width), np.float32)
-                took["pull of rows"].append(milliseconds(lambda: worker.pull_part(["table"], ids)))  # noqa: B023
-                took["push of rows"].append(milliseconds(lambda: worker.push({"table": gs.Rows(ids, values)})))  # noqa: B023
+                took["pull of rows"].append(milliseconds(partial(worker.pull_part, ["table"], ids)))
+                took["push of rows"].append(milliseconds(partial(worker.push, {"table": gs.Rows(ids, values)})))
+            worker.pull()  # a whole gradient is computed at the whole table
     whole_bytes, row_bytes = table.nbytes, 4 * args.touched * args.width
     print(f"{args.rows:,} x {args.width}, {args.touched:,} rows, {args.optimizer}, {args.store}, {machine_line()}")
     for name, each in took.items():

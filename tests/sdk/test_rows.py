@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gradserve as gs
+from sdk.serving import Server
 
 TABLE = {"emb": np.arange(8.0).reshape(4, 2), "w": np.zeros(3)}
 
@@ -67,3 +68,24 @@ def test_rows_that_cannot_be_meant_are_refused(client, name, gradient, error, me
 def test_a_part_that_cannot_be_meant_is_refused(client, name, names, rows, message):
     with pytest.raises(gs.ValidationError, match=message):
         client.run(name, init=TABLE, optimizer="sgd").pull_part(names, rows)
+
+
+def test_a_server_that_is_killed_has_the_same_table_again(tmp_path):
+    """Bit for bit, weights and slots: the journal holds the rows as they came."""
+    random = np.random.default_rng(0)
+    server = Server(tmp_path).start()
+    try:
+        with gs.connect(server.url) as client:
+            run = client.run("r", init={"emb": random.normal(size=(200, 3))}, optimizer="adam", sparse_semantics="lazy")
+            with run.worker("w0") as worker:
+                for _ in range(10):
+                    worker.push({"emb": gs.Rows(random.integers(0, 200, 30), random.normal(size=(30, 3)))})
+                weights, slots = run.pull().vector.tobytes(), run.optimizer_state().vector.tobytes()
+                server.kill()
+                server.start()
+                again = client.run("r")
+                assert again.pull().vector.tobytes() == weights
+                assert again.optimizer_state().vector.tobytes() == slots
+                assert worker.push({"emb": gs.Rows([5], np.ones((1, 3)))}).version == 11
+    finally:
+        server.kill()
