@@ -1,6 +1,6 @@
 """What the optimizers are compared with, one file a family: constructors of other libraries, draws, golden cases."""
 
-from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, stepsizes, variances
+from . import anchored, descent, layerwise, mixtures, moments, scaled, shaped, signs, sparse, stepsizes, variances
 
 FAMILIES = {
     "descent": descent,
@@ -13,4 +13,5 @@ FAMILIES = {
     "mixtures": mixtures,
     "signs": signs,
     "anchored": anchored,
+    "sparse": sparse,
 }

@@ -167,6 +167,19 @@ def test_rows_whose_sum_overflows_are_as_bad():
     assert (Gradient.of(frame, RUN).finite, non_finite_tensors(frame)) == (False, ["emb[9,1]"])
 
 
+@pytest.mark.parametrize(("rowwise", "plain"), [("rowwise_adagrad", "adagrad"), ("rowwise_adam", "adam")])
+def test_with_rows_of_one_element_a_row_wise_rule_is_the_plain_one(rowwise, plain):
+    one, other = (
+        Updates(RULES[name](lr=0.05, eps=1e-8), np.ones(40), layout=Layout.of({"v": [40]})) for name in (rowwise, plain)
+    )
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        gradient = random.normal(size=40)
+        one.step(gradient)
+        other.step(gradient)
+    assert np.allclose(one.weights, other.weights, rtol=1e-12)
+
+
 def test_no_rows_at_all_change_nothing():
     run = start("adagrad")
     before = run.state
