@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from gradserve.specs import RunSpec
 from gradserve.wire import Layout, decode_frame, encode_frame
 from gradserve_service.core.gradient import Gradient, non_finite_tensors
 from gradserve_service.core.groups import GroupTerms, stretches_of
+from gradserve_service.core.measuring import measure, way
 from gradserve_service.core.optimizers import RULES
 
 RUN = Layout.of({"a": [3], "emb": [50, 4], "w": [2, 2]})
@@ -185,3 +188,16 @@ def test_no_rows_at_all_change_nothing():
     before = run.state
     run.step(of_rows([], np.ones((0, 4))))
     assert run.state == before
+
+
+def test_rows_are_measured_as_the_whole_gradient_would_be():
+    """Norm, largest magnitude, share of zeros; and the way that the weights went."""
+    ids, values = np.array([3, 40]), np.array([[1, -5, 0, 2], [0.5, 0, 0, 1]])
+    few, whole = of_rows(ids, values, w=np.ones((2, 2))), filled_up(ids, values, w=np.ones((2, 2)))
+    for found, expected in zip(astuple(measure(few, RUN)), astuple(measure(whole, RUN)), strict=True):
+        assert np.allclose(found, expected, equal_nan=True)
+    one, other = start("sgd"), start("sgd")
+    before = one.weights
+    one.step(few)
+    other.step(whole)
+    assert np.isclose(way(before, one.weights, few, RUN), way(before, other.weights, whole, RUN))
