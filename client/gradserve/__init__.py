@@ -76,6 +76,7 @@ from .errors import (
     WorkerTooFast,
 )
 from .events import Event
+from .gradients import Rows
 from .run import Run
 from .specs import (
     SGD,
@@ -127,6 +128,8 @@ from .specs import (
     RAdam,
     ReduceOnPlateau,
     RmsProp,
+    RowwiseAdagrad,
+    RowwiseAdam,
     Rprop,
     RunSpec,
     ScheduleFreeAdamW,
@@ -136,6 +139,7 @@ from .specs import (
     SignSgd,
     Signum,
     SimplifiedAdEMAMix,
+    SparseAdam,
     Step,
     SwaAverage,
     Value,
@@ -236,6 +240,9 @@ __all__ = [
     "ReduceOnPlateau",
     "RmsProp",
     "RoundClosed",
+    "Rows",
+    "RowwiseAdagrad",
+    "RowwiseAdam",
     "Rprop",
     "Run",
     "RunClosed",
@@ -253,6 +260,7 @@ __all__ = [
     "SignSgd",
     "Signum",
     "SimplifiedAdEMAMix",
+    "SparseAdam",
     "StaleGradient",
     "Starting",
     "Step",

@@ -43,6 +43,10 @@ class AsyncRun(RunFacts):
         """The current weights, or an average of them; with a wait, once they are newer than those pulled last."""
         return await self._client.drive(self._session.pull(weights, wait_seconds))
 
+    async def pull_part(self, names: Sequence[str], rows: ArrayLike | None = None) -> Weights:
+        """Some tensors, or some rows of one; as `Run.pull_part`."""
+        return await self._client.drive(self._session.pull_part(names, rows))
+
     async def optimizer_state(self) -> Weights:
         """Every slot of the optimizer, by tensor: `exp_avg/w`, …"""
         return await self._client.drive(self._session.optimizer_state())

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
+
+from numpy.typing import ArrayLike
 
 from .errors import Closed, Fenced, GradserveError
 from .gradients import Gradients
@@ -43,6 +46,12 @@ class AsyncWorker(Member):
     async def pull(self, *, wait_seconds: float = 0.0) -> Weights:
         """The current weights (the same object while they are unchanged); with a wait, once they are newer."""
         weights = await self._talk(self._session.pull(wait_seconds))
+        self._hand_out(weights)
+        return weights
+
+    async def pull_part(self, names: Sequence[str], rows: ArrayLike | None = None) -> Weights:
+        """Some tensors, or some rows of one; as `Worker.pull_part`."""
+        weights = await self._talk(self._session.pull_part(names, rows))
         self._hand_out(weights)
         return weights
 

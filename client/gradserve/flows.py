@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -192,6 +192,28 @@ def pull_flow(run: RunKey, held: Weights | None = None, wait_seconds: float = 0.
     """
     response = yield from ask(weights_request(run, held, wait_seconds, which))
     return read_weights(response, held)
+
+
+def part_flow(run: RunKey, names: Sequence[str], rows: ArrayLike | None = None) -> Flow[Weights]:
+    """Some tensors of the current weights; with `rows` these rows of the one tensor that is named, in this order.
+
+    Raises `UnknownTensor`, `ValidationError`, `WeightsUninitialised`.
+    """
+    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
+        raise ValidationError(f"names: expected a list of tensor names, came {names!r:.80}")
+    if unfit := next((name for name in names if "," in name), None):
+        raise ValidationError(
+            f"names: a name with a comma cannot be asked for alone, came {unfit!r:.80}: pull them all"
+        )
+    query = f"names={','.join(quote(name, safe='') for name in names)}"
+    if rows is not None:
+        ids = np.asarray(rows)
+        if len(names) != 1 or ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+            came = f"{ids.dtype} of shape {list(ids.shape)} of {len(names)} tensors"
+            raise ValidationError(f"rows: expected a vector of row ids of one tensor, came {came}")
+        query += f"&rows={','.join(map(str, ids.tolist()))}"
+    response = yield from ask(Request("GET", f"{run.path}/weights?{query}", (*ACCEPT_TENSORS, *run.guard)))
+    return read_weights(response, None)
 
 
 def read_weights(response: Response, held: Weights | None) -> Weights:

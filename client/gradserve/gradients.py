@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -10,21 +11,43 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import ValidationError, from_refused
 from .problems import Refused, refuse
-from .wire import Layout, encode_frame
+from .wire import Layout, RowIds, encode_frame
 
-Gradients: TypeAlias = Mapping[str, ArrayLike] | NDArray[np.float32]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The gradient of some rows of a tensor, an embedding table for instance; it is zero everywhere else.
+
+        worker.push({"table": Rows(ids, values)})
+
+    ids     int[n]: which rows; one that comes more than once counts with the sum of its values
+    values  float[n, …]: the gradient of each
+    """
+
+    ids: ArrayLike
+    values: ArrayLike
+
+
+Gradients: TypeAlias = Mapping[str, ArrayLike | Rows] | NDArray[np.float32]
 Pieces: TypeAlias = tuple[bytes | memoryview, ...]
 
 IN_PLACE_BYTES_MIN = 256 << 10  # below this one copy is cheaper than a look at each tensor
 
 
 def gradient_layout(layout: Layout, gradients: Gradients) -> Layout:
-    """The run's layout, or the part of it that these gradients have. Raises `UnknownTensor`, `ValidationError`."""
+    """The run's layout, or the part of it that these gradients have; rows in the shape in which they come.
+
+    Raises `UnknownTensor`, `ValidationError`.
+    """
     check_gradients(gradients)
     if isinstance(gradients, np.ndarray):
         return layout
+    in_rows = {name: np.shape(value.values) for name, value in gradients.items() if isinstance(value, Rows)}
     try:
-        return layout.subset(gradients.keys())
+        whole = layout.subset(name for name in gradients if name not in in_rows)
+        if not in_rows:
+            return whole
+        return Layout.of({**dict(zip(whole.names, whole.shapes, strict=True)), **in_rows})
     except Refused as refused:
         raise from_refused(refused) from None
 
@@ -43,7 +66,10 @@ def copied_gradients(gradients: Gradients) -> Gradients:
     if isinstance(gradients, np.ndarray):
         return gradients.copy()
     try:
-        return {name: np.array(tensor) for name, tensor in gradients.items()}
+        return {
+            name: Rows(np.array(tensor.ids), np.array(tensor.values)) if isinstance(tensor, Rows) else np.array(tensor)
+            for name, tensor in gradients.items()
+        }
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValidationError(f"gradients: expected arrays: {error}") from None
 
@@ -55,7 +81,7 @@ def gradient_vector(layout: Layout, gradients: Gradients) -> NDArray[np.float32]
     """
     try:
         if not isinstance(gradients, np.ndarray):
-            return layout.flatten(gradients)
+            return layout.flatten(_values(gradients))
         if gradients.ndim != 1 or gradients.size != layout.parameters:
             raise refuse(
                 "layout-mismatch",
@@ -71,14 +97,38 @@ def gradient_vector(layout: Layout, gradients: Gradients) -> NDArray[np.float32]
 
 def gradient_pieces(layout: Layout, gradients: Gradients, metadata: Mapping[str, str]) -> Pieces:
     """The frame to send. Large contiguous float32 tensors go out from where they lie: leave them alone meanwhile."""
-    if not isinstance(gradients, np.ndarray) and layout.parameters * 4 >= IN_PLACE_BYTES_MIN:
+    rows = {} if isinstance(gradients, np.ndarray) else _row_ids(gradients)
+    if not isinstance(gradients, np.ndarray) and not rows and layout.parameters * 4 >= IN_PLACE_BYTES_MIN:
         in_place = _in_place(layout, gradients)
         if in_place is not None:
             return (layout.header("float32", metadata), *in_place)
-    return tuple(encode_frame(layout, gradient_vector(layout, gradients), metadata))
+    try:
+        return tuple(encode_frame(layout, gradient_vector(layout, gradients), metadata, rows=rows))
+    except Refused as refused:  # not as many ids as rows
+        raise ValidationError(refused.rejection.detail) from None
 
 
-def _in_place(layout: Layout, tensors: Mapping[str, ArrayLike]) -> list[memoryview] | None:
+def _values(gradients: Mapping[str, ArrayLike | Rows]) -> dict[str, ArrayLike]:
+    return {name: each.values if isinstance(each, Rows) else each for name, each in gradients.items()}
+
+
+def _row_ids(gradients: Mapping[str, ArrayLike | Rows]) -> RowIds:
+    """The ids of what comes in rows. Raises `ValidationError`."""
+    found = {}
+    for name, each in gradients.items():
+        if not isinstance(each, Rows):
+            continue
+        ids = np.asarray(each.ids)
+        if ids.size == 0:
+            ids = ids.astype(np.int64)  # an empty list is one of floats
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            came = f"{ids.dtype} of shape {list(ids.shape)}"
+            raise ValidationError(f"tensor {name!r}: expected ids of rows, a vector of integers, came {came}")
+        found[name] = ids.astype(np.int64)
+    return found
+
+
+def _in_place(layout: Layout, tensors: Mapping[str, ArrayLike | Rows]) -> list[memoryview] | None:
     """Each tensor's own memory, in layout order; None when one of them has to be converted (or refused)."""
     pieces = []
     for name, shape in zip(layout.names, layout.shapes, strict=True):

@@ -85,6 +85,11 @@ class Run(RunFacts):
         """
         return self._client.drive(self._session.pull(weights, wait_seconds))
 
+    def pull_part(self, names: Sequence[str], rows: ArrayLike | None = None) -> Weights:
+        """Some tensors of the current weights, a part of what `pull` gives: whole, or with `rows` these rows of the one
+        tensor that is named, in this order. Nothing is kept for `pull`."""
+        return self._client.drive(self._session.pull_part(names, rows))
+
     def optimizer_state(self) -> Weights:
         """Every slot of the optimizer, by tensor: `exp_avg/w`, …"""
         return self._client.drive(self._session.optimizer_state())

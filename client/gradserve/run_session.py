@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from numpy.typing import ArrayLike
+
 from .arguments import checked_count, checked_seconds, kind_of, plain
 from .checkpoints import (
     Pieces,
@@ -30,6 +32,7 @@ from .flows import (
     describe_flow,
     first_pull_flow,
     optimizer_state_flow,
+    part_flow,
     pull_flow,
 )
 from .messages import Flow
@@ -76,6 +79,10 @@ class RunSession:
         else:
             self._held[which] = yield from first_pull_flow(self.key, self.first, rank=self.rank, which=which)
         return self._held[which]
+
+    def pull_part(self, names: Sequence[str], rows: ArrayLike | None) -> Flow[Weights]:
+        """Some tensors, or some rows of one."""
+        return part_flow(self.key, names, rows)
 
     def optimizer_state(self) -> Flow[Weights]:
         """Every slot by tensor."""

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, Unpack
 
+from numpy.typing import ArrayLike
 from pydantic import ValidationError as SpecError
 
 from .arguments import checked_seconds
@@ -48,6 +49,7 @@ from .flows import (
     checked_name,
     first_pull_flow,
     json_request,
+    part_flow,
     pull_flow,
 )
 from .gradients import Gradients, gradient_layout, gradient_pieces
@@ -86,8 +88,7 @@ class _Outstanding:
     @property
     def content(self) -> bytes:
         """The gradient itself: names, shapes and elements, without what is said of it."""
-        frame = decode_frame(b"".join(self.request.body))
-        return frame.layout.section("float32").encode() + bytes(frame.raw)
+        return b"".join(decode_frame(b"".join(self.request.body), rows=True).stored())
 
     def copied(self) -> _Outstanding:
         """The same in memory of its own."""
@@ -189,6 +190,10 @@ class WorkerSession:
                 self.notices.append(f"run {self.run.name!r} lost its weights, and starts again from the first: {error}")
             self.weights = yield from first_pull_flow(self.run, self.first, rank=self.rank)
         return self.weights
+
+    def pull_part(self, names: Sequence[str], rows: ArrayLike | None) -> Flow[Weights]:
+        """Some tensors, or some rows of one; the weights held stay what they are."""
+        return part_flow(self.run, names, rows)
 
     def push(
         self,

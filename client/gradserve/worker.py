@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
+
+from numpy.typing import ArrayLike
 
 from .errors import Closed, Fenced, GradserveError
 from .gradients import Gradients, copied_gradients
@@ -81,6 +84,14 @@ class Worker(Member):
         """The current weights (the same object while they are unchanged); with a wait, once they are newer."""
         self._settle()
         weights = self._talk(self._session.pull(wait_seconds))
+        self._hand_out(weights)
+        return weights
+
+    def pull_part(self, names: Sequence[str], rows: ArrayLike | None = None) -> Weights:
+        """Some tensors of the current weights: whole, or with `rows` these rows of the one tensor that is named, in
+        this order. Gradients without a base are then taken to be computed at them."""
+        self._settle()
+        weights = self._talk(self._session.pull_part(names, rows))
         self._hand_out(weights)
         return weights
 

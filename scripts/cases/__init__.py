@@ -15,6 +15,7 @@ from . import (
     schedule_free,
     shaped,
     signs,
+    sparse,
     stepsizes,
     variances,
 )
@@ -36,4 +37,5 @@ FAMILIES = {
     "signs": signs,
     "anchored": anchored,
     "schedule_free": schedule_free,
+    "sparse": sparse,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from core.families import anchored, descent, mixtures, moments, scaled, schedule_free, signs, variances
+from core.families import anchored, descent, mixtures, moments, scaled, schedule_free, signs, sparse, variances
 from gradserve import specs
 
 FAMILIES = (
@@ -21,6 +21,7 @@ FAMILIES = (
     signs,
     anchored,
     schedule_free,
+    sparse,
 )
 optimizers = reduce(or_, (family.OPTIMIZERS for family in FAMILIES))
 

@@ -37,8 +37,11 @@ novograd = st.builds(specs.Novograd, **MOMENTS, eps=st.sampled_from([0.0, 1e-6])
 fromage = st.builds(specs.Fromage, lr=LR, **DECAY)
 sm3 = st.builds(specs.Sm3, lr=LR, momentum=st.sampled_from([0.0, 0.5, 0.9]), eps=st.sampled_from([1e-8, 1e-3]), **DECAY)
 by_tensor = lamb | lars | novograd | fromage
+rowwise = st.builds(specs.RowwiseAdagrad, lr=LR, eps=st.sampled_from([1e-8, 1e-3]), **DECAY) | st.builds(
+    specs.RowwiseAdam, lr=LR, beta1=SHARE, beta2=SHARE, eps=st.sampled_from([1e-8, 1e-3]), **DECAY
+)
 by_run = stepsizes.OPTIMIZERS | distances.OPTIMIZERS | adaptation.OPTIMIZERS
-optimizers = by_tensor | by_run | sm3 | factored.OPTIMIZERS | matrices.OPTIMIZERS
+optimizers = by_tensor | by_run | sm3 | rowwise | factored.OPTIMIZERS | matrices.OPTIMIZERS
 
 shapes = st.lists(st.sampled_from([(1,), (7,), (5, 3), (2, 6), (3, 2, 4), ()]), min_size=1, max_size=3)
 
@@ -58,4 +61,6 @@ EACH = [
     *factored.EACH,
     *matrices.EACH,
     *preconditioned.EACH,
+    specs.RowwiseAdagrad(lr=0.1, weight_decay=0.01),
+    specs.RowwiseAdam(lr=0.1, maximize=True),
 ]  # one of each arithmetic path

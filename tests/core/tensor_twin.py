@@ -152,6 +152,39 @@ class TensorTwin(StepsizeRules, DistanceRules, AdaptationRules, FactoredChanges,
             changes.append(change)
         return changes
 
+    # ---------------------------------------------------------------------------------------------------------- rows
+
+    def _mean_squares(self, i: int, g: Numbers) -> Numbers:
+        rows = self.shapes[i][0] if self.shapes[i] else 1
+        length = len(g) // rows
+        return [sum(x * x for x in g[r * length : (r + 1) * length]) / length for r in range(rows)]
+
+    def _rowwise_adagrad(
+        self, came: list[int], gs: list[Numbers], ws: list[Numbers], lr: float, loss: float
+    ) -> list[Numbers]:
+        changes = []
+        for i, g in zip(came, gs, strict=True):
+            means = self._mean_squares(i, g)
+            h = self.state[i].setdefault("h", [0.0] * len(means))
+            h[:] = [a + b for a, b in zip(h, means, strict=True)]
+            length = len(g) // len(h)
+            changes.append([lr / (math.sqrt(h[k // length]) + self.spec.eps) * x for k, x in enumerate(g)])
+        return changes
+
+    def _rowwise_adam(
+        self, came: list[int], gs: list[Numbers], ws: list[Numbers], lr: float, loss: float
+    ) -> list[Numbers]:
+        spec, t, changes = self.spec, self.updates, []
+        for i, g in zip(came, gs, strict=True):
+            means, m = self._mean_squares(i, g), self._slot(i, "m")
+            v = self.state[i].setdefault("v", [0.0] * len(means))
+            v[:] = [spec.beta2 * a + (1 - spec.beta2) * b for a, b in zip(v, means, strict=True)]
+            m[:] = [spec.beta1 * a + (1 - spec.beta1) * x for a, x in zip(m, g, strict=True)]
+            length = len(g) // len(v)
+            below = [math.sqrt(x / (1 - spec.beta2**t)) + spec.eps for x in v]
+            changes.append([lr * x / (1 - spec.beta1**t) / below[k // length] for k, x in enumerate(m)])
+        return changes
+
 
 def norm(x: Sequence[float]) -> float:
     return math.sqrt(math.fsum(y * y for y in x))

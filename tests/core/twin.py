@@ -18,6 +18,7 @@ from core.families.moments import MomentsSteps
 from core.families.scaled import ScaledSteps
 from core.families.schedule_free import ScheduleFreeSteps
 from core.families.signs import SignSteps
+from core.families.sparse import SparseSteps
 from core.families.variances import VarianceSteps
 
 
@@ -30,6 +31,7 @@ class Twin(
     SignSteps,
     AnchoredSteps,
     ScheduleFreeSteps,
+    SparseSteps,
 ):
     """Weights and optimizer state as lists of floats. `step` applies one gradient; None marks a weight without one."""
 

@@ -294,12 +294,36 @@ def test_an_optimizer_that_is_not_started_says_so(name):
         optimizer.step()
 
 
-def test_a_sparse_gradient_is_refused_with_the_cure(name):
-    """The run's tensors are dense."""
-    table = nn.Embedding(5, 3, sparse=True)
-    with RemoteOptimizer(table.named_parameters(), run=name, optimizer="sgd") as optimizer:
-        table(torch.tensor([1, 2])).sum().backward()
-        with pytest.raises(gs.ValidationError, match=r"gradient of 'weight': expected a dense tensor.*sparse=False"):
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (torch.optim.SGD, gs.SGD(lr=0.1)),
+        (torch.optim.Adagrad, gs.Adagrad(lr=0.1)),
+        (torch.optim.SparseAdam, gs.SparseAdam(lr=0.1)),
+    ],
+    ids=["sgd", "adagrad", "sparse_adam"],
+)
+def test_an_embedding_with_sparse_gradients_trains_as_in_torch(name, theirs, ours):
+    """A batch touches some rows, some of them twice."""
+    local, remote = nn.Embedding(9, 3, sparse=True), nn.Embedding(9, 3, sparse=True)
+    remote.load_state_dict(local.state_dict())
+    alone = theirs(local.parameters(), lr=0.1)
+    with RemoteOptimizer(remote.named_parameters(), run=name, optimizer=ours) as optimizer:
+        for batch in ([1, 2, 1], [8, 2], [5], [1, 1, 1]):
+            for table, each in ((local, alone), (remote, optimizer)):
+                each.zero_grad()
+                with torch.sparse.check_sparse_tensor_invariants():  # else torch's Adagrad warns of itself
+                    (table(torch.tensor(batch)) ** 2).sum().backward()
+                    each.step()
+    assert torch.allclose(local.weight, remote.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_that_is_not_sparse_by_rows_is_refused_with_the_cure(name):
+    """Single elements are no rows."""
+    table = nn.Parameter(torch.zeros(4, 2))
+    with RemoteOptimizer([("table", table)], run=name, optimizer="sgd") as optimizer:
+        table.grad = torch.ones(4, 2).to_sparse()
+        with pytest.raises(gs.ValidationError, match=r"gradient of 'table': expected a dense tensor or.*to_dense"):
             optimizer.step()
 
 

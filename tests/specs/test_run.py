@@ -169,7 +169,7 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
          "this version does not build 'matrix_layout' yet: leave it out"),
         ({"optimizer": "sgd", "branch": {"run": "a"}}, "branch.checkpoint: expected a value, came nothing"),
         ({"optimizer": "sgd", "optimiser": 1}, "expected only the fields optimizer, schedule, clip, aggregation, "
-         "staleness, accumulate, groups, average, dataset_size, non_finite, branch, weights, "
+         "staleness, accumulate, groups, average, sparse_semantics, dataset_size, non_finite, branch, weights, "
          "came 'optimiser' (did you mean optimizer?)"),
         ({"optimizer": "sgd", "non_finite": "keep"},
          "non_finite: expected one of reject, skip, zero, or an object with policy, came 'keep'"),
@@ -293,6 +293,13 @@ def test_the_canonical_form_is_this_one():
     )
 
 
+def test_lazy_rows_are_in_the_canonical_form_only_where_they_are_said():
+    """The form of all other runs is as it was before there were any."""
+    canonical = RunSpec(optimizer=Sgd(), sparse_semantics="lazy").canonical()
+    assert canonical["sparse_semantics"] == "lazy"
+    assert RunSpec.model_validate(canonical).canonical() == canonical
+
+
 # -------------------------------------------------------------------------------------------------------- changes
 
 SPEC = RunSpec(
@@ -322,6 +329,8 @@ def test_all_else_is_replaced_whole_and_null_is_the_default():
     assert changed({"clip": None}).clip == ()
     assert changed({"average": "ema"}).average == Ema()
     assert changed({"average": None}).average is None
+    assert changed({"sparse_semantics": "lazy"}).sparse_semantics == "lazy"
+    assert changed({"sparse_semantics": None}).sparse_semantics == "exact"
     assert changed({"clip": "value", "aggregation": "async"} | {"clip": {"name": "value", "value": 2}}).clip == (
         Value(value=2.0),
     )
@@ -360,10 +369,10 @@ def test_a_merge_that_cannot_be_is_refused(fields, detail):
         ({"optimizer": "sgd"}, "optimizer: expected an object, came 'sgd'"),
         ({"non_finite": "skip"},
          "expected only the fields optimizer, schedule, clip, aggregation, staleness, accumulate, "
-         "groups, average, state, came 'non_finite'"),
+         "groups, average, sparse_semantics, state, came 'non_finite'"),
         ({"weights": {}},
          "expected only the fields optimizer, schedule, clip, aggregation, staleness, accumulate, "
-         "groups, average, state, came 'weights'"),
+         "groups, average, sparse_semantics, state, came 'weights'"),
     ],
     ids=str,
 )  # fmt: skip

@@ -98,6 +98,10 @@ GOOD: dict[str, tuple[bytes, str, dict[str, object], dict[str, str]]] = {
 
 _TENSOR = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
 
+ROWS = {"w": entry([1, 2], 0, 8), "w:rows": entry([1], 8, 16, "I64")}
+DECLARED = {"rows": '["w"]'}
+ONE_ROW = TWO + struct.pack("<q", 0)
+
 MALFORMED: dict[str, bytes] = {
     "empty-file": b"",
     "header-length-cut-off": b"\x10\x00\x00",
@@ -158,6 +162,18 @@ MALFORMED: dict[str, bytes] = {
     "data-without-tensors": frame({}, TWO),
     "data-cut-off": frame(W, TWO[:-1]),
     "empty-tensor-inside-another": frame({"a": entry([0], 4, 4), "w": entry([2], 0, 8)}, TWO),
+    "rows-declared-without-a-list": frame({"__metadata__": {"rows": "w"}, **ROWS}, ONE_ROW),
+    "rows-declared-as-numbers": frame({"__metadata__": {"rows": "[1]"}, **ROWS}, ONE_ROW),
+    "rows-declared-twice": frame({"__metadata__": {"rows": '["w","w"]'}, **ROWS}, ONE_ROW),
+    "rows-without-ids": frame({"__metadata__": DECLARED, "w": entry([1, 2], 0, 8)}, TWO),
+    "rows-without-values": frame({"__metadata__": DECLARED, "w:rows": entry([1], 0, 8, "I64")}, TWO),
+    "rows-more-than-ids": frame({"__metadata__": DECLARED, **ROWS, "w": entry([2, 1], 0, 8)}, ONE_ROW),
+    "rows-of-a-scalar": frame(
+        {"__metadata__": DECLARED, "w": entry([], 0, 4), "w:rows": entry([1], 4, 8, "I32")}, floats(1.0, 0.0)
+    ),
+    "rows-with-ids-in-a-matrix": frame(
+        {"__metadata__": DECLARED, **ROWS, "w:rows": entry([1, 1], 8, 16, "I64")}, ONE_ROW
+    ),
 }
 
 UNSUPPORTED: dict[str, bytes] = {
@@ -166,6 +182,10 @@ UNSUPPORTED: dict[str, bytes] = {
     "dtype-bool": frame({"w": entry([8], 0, 8, "BOOL")}, TWO),
     "dtype-invented": frame({"w": entry([2], 0, 8, "F33")}, TWO),
     "dtype-in-lower-case": frame({"w": entry([2], 0, 8, "f32")}, TWO),
+    "rows-with-ids-of-floats": frame(
+        {"__metadata__": DECLARED, "w": entry([1, 2], 0, 8), "w:rows": entry([1], 8, 12)}, floats(1, 2, 0)
+    ),
+    "rows-with-ids-that-nobody-declares": frame(ROWS, ONE_ROW),
 }
 
 HOSTILE: dict[str, tuple[str, bytes]] = {

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_DTYPES = {"I64": "<i8", "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 def load(content):

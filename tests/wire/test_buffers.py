@@ -51,3 +51,28 @@ def test_a_body_fits_where_the_weights_of_its_run_were() -> None:
     assert body.ctypes.data == place
     assert body.dtype == np.float32
     assert body.ctypes.data % 64 == 0
+
+
+def test_a_buffer_is_found_again_by_what_it_holds() -> None:
+    """The latest that is wanted, and only while nobody else has had its memory."""
+    buffers = Buffers(spare=4)
+    old, new = object(), object()
+    first, found = buffers.lend_again(LARGE, old, [])
+    assert found is None
+    first.fill(1)
+    second, _ = buffers.lend_again(LARGE, new, [old])
+    second.fill(2)
+    assert buffers.lend_again(LARGE, object(), [old, new])[1] is None  # both are lent
+    del first, second
+    again, found = buffers.lend_again(LARGE, object(), [old, new])
+    assert (found is new, again[0]) == (True, 2)
+    taken = [buffers.lend(LARGE) for _ in range(2)]
+    taken.clear()
+    assert buffers.lend_again(LARGE, object(), [old, new])[1] is None
+
+
+def test_a_small_buffer_holds_nothing() -> None:
+    """It does not come from the pool."""
+    buffers, mark = Buffers(spare=4), object()
+    buffers.lend_again(10, mark, [])
+    assert buffers.lend_again(10, object(), [mark])[1] is None

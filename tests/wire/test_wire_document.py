@@ -57,6 +57,15 @@ def test_every_field_of_a_push_is_in_the_table() -> None:
     assert set(PushFields.model_fields) | {"codec", "format"} <= table
 
 
+def test_the_rows_are_what_the_text_tells() -> None:
+    """And our writer writes these very bytes."""
+    frame = decode_frame(shown("rows"), rows=True)
+    assert {name: ids.tolist() for name, ids in frame.rows.items()} == {"emb": [1, 0]}
+    assert frame.layout.views(frame.vector())["emb"].tolist() == [[3, 4], [1, 2]]
+    assert load(shown("rows"))["emb:rows"].tolist() == [1, 0]
+    assert b"".join(bytes(piece) for piece in frame.stored()) == shown("rows")
+
+
 def test_every_hostile_frame_is_named() -> None:
     named = set(re.findall(r"`([a-z0-9-]+)`", DOCUMENT.partition("| wrong in | files |")[2]))
     assert set(HOSTILE) <= named

@@ -65,6 +65,7 @@ from .schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSgd
 from .schedules import SCHEDULES, Chained, ClientOwned, Constant, ScheduleSpec, Sequential, Warmup
 from .shaped import Sm3
 from .signs import Lion, Rprop, SignSgd, Signum
+from .sparse import RowwiseAdagrad, RowwiseAdam, SparseAdam
 from .stepsizes import Momo, MomoAdam, PolyakSgd
 from .variances import AcProp, AdaBelief, Adopt, RAdam, Yogi
 
@@ -79,8 +80,9 @@ __all__ = [
     "Noise", "NoisySgd", "NonFinite", "Normalize", "Novograd", "OneCycle", "OptimisticAdam",
     "OptimisticGradientDescent", "OptimizerFields", "OptimizerSpec", "ParameterGroup", "PiecewiseConstant", "PolyakSgd",
     "Polynomial", "Power", "Prodigy", "PushFields", "Quantile", "RAdam", "Rate", "ReduceOnPlateau", "ReportName",
-    "RmsProp", "Rprop", "RunChanges", "RunSpec", "ScheduleFreeAdamW", "ScheduleFreeRAdam", "ScheduleFreeSgd",
-    "ScheduleSpec", "Sequential", "Sgd", "Shampoo", "SignSgd", "Signum", "SimplifiedAdEMAMix", "Sm3", "Soap", "Spec",
-    "StalenessSpec", "Step", "Swa", "SwaAverage", "Table", "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd",
-    "Yogi", "expected_of", "groups_of", "idle_patterns", "validation_refusal",
+    "RmsProp", "RowwiseAdagrad", "RowwiseAdam", "Rprop", "RunChanges", "RunSpec", "ScheduleFreeAdamW",
+    "ScheduleFreeRAdam", "ScheduleFreeSgd", "ScheduleSpec", "Sequential", "Sgd", "Shampoo", "SignSgd", "Signum",
+    "SimplifiedAdEMAMix", "Sm3", "Soap", "SparseAdam", "Spec", "StalenessSpec", "Step", "Swa", "SwaAverage", "Table",
+    "TensorNorm", "Value", "Warmup", "WarmupCosine", "Wsd", "Yogi", "expected_of", "groups_of", "idle_patterns",
+    "validation_refusal",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from . import (
     schedule_free,
     shaped,
     signs,
+    sparse,
     stepsizes,
     variances,
 )
@@ -51,6 +52,7 @@ _FAMILIES = (
     signs.FAMILY,
     anchored.FAMILY,
     schedule_free.FAMILY,
+    sparse.FAMILY,
 )
 _BUILT: Mapping[str, type[OptimizerFields]] = {
     spec.model_fields["name"].default: spec for family in _FAMILIES for spec in family

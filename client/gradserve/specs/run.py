@@ -26,7 +26,9 @@ EPOCHS_UNKNOWN = (
 )
 
 _NOT_BUILT = ("matrix_layout",)
-_REPLACED = ("schedule", "clip", "aggregation", "staleness", "accumulate", "groups", "average")
+_REPLACED = (
+    "schedule", "clip", "aggregation", "staleness", "accumulate", "groups", "average", "sparse_semantics",
+)  # fmt: skip
 _KERAS_CLIPS = {"globalclipnorm", "clipvalue", "clipnorm"}
 _KERAS_AVERAGE = {"useema", "emamomentum", "emaoverwritefrequency"}
 
@@ -42,6 +44,14 @@ Average = Annotated[AverageSpec | None, Field(description="Kept beside the weigh
 Schedule = Annotated[ScheduleSpec | None, Field(description="null is constant.")]
 Aggregation = Annotated[AggregationSpec, BeforeValidator(lambda given: Async() if given is None else given)]
 Accumulates = Annotated[Accumulate | None, Field(description="null: each push is an update.")]
+SparseSemantics = Annotated[
+    Literal["exact", "lazy"],
+    BeforeValidator(lambda given: "exact" if given is None else given),
+    Field(
+        description="Gradients of some rows. exact: only where the whole gradient, zero elsewhere, would do the same; "
+        "lazy: also where untouched rows then keep moments that would decay, and are not decayed themselves."
+    ),
+]
 Staleness = Annotated[StalenessSpec, BeforeValidator(lambda given: NoStaleness() if given is None else given)]
 
 
@@ -70,6 +80,7 @@ class RunSpec(Spec):
     accumulate: Accumulates = None
     groups: Groups = ()
     average: Average = None
+    sparse_semantics: SparseSemantics = "exact"
     dataset_size: Annotated[
         int | None,
         Field(strict=True, ge=1, le=COUNT_MAX, description="Samples of an epoch; null: no epochs then."),
@@ -130,8 +141,10 @@ class RunSpec(Spec):
 
     def canonical(self) -> dict[str, Any]:
         """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
-        absent = {name for name in ("accumulate", "average", "branch") if getattr(self, name) is None}
-        dumped = self.model_dump(mode="json", exclude={"weights", *absent})
+        # What came later is only written where it is said: the form is in the hash of every chain.
+        unsaid = {name for name in ("accumulate", "average", "branch") if getattr(self, name) is None}
+        unsaid |= {"sparse_semantics"} if self.sparse_semantics == "exact" else set()
+        dumped = self.model_dump(mode="json", exclude={"weights", *unsaid})
         dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
         return _sorted(dumped)  # type: ignore[no-any-return]
 
@@ -178,6 +191,7 @@ class RunChanges(Spec):
     accumulate: Accumulates = None
     groups: Groups = ()
     average: Average = None
+    sparse_semantics: SparseSemantics = "exact"
     state: Literal["running", "paused", "closed"] | None = None
 
     def asked(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import GradserveWarning, ValidationError
+from ..gradients import Rows
 
 __all__ = ["copy_into", "fixed", "gradients_of", "named", "rounds_to", "to_array", "without_ties"]
 
@@ -83,20 +84,24 @@ def fixed(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32] | Rows]:
     """What `backward` left, by name. Parameters without a gradient are left out, as torch's optimizers leave them.
 
-    Raises `ValidationError` for a sparse one.
+    A gradient that is sparse by rows, as `nn.Embedding(…, sparse=True)` has it, is pushed as these rows. Raises
+    `ValidationError` for one that is sparse otherwise.
     """
-    found = {}
+    found: dict[str, NDArray[np.float32] | Rows] = {}
     for name, parameter in parameters.items():
         gradient = parameter.grad
         if gradient is None or not parameter.requires_grad:
             continue
+        if gradient.layout is torch.sparse_coo and gradient.sparse_dim() == 1:
+            found[name] = Rows(gradient._indices()[0].cpu().numpy(), to_array(gradient._values()))
+            continue
         if gradient.layout is not torch.strided:
             raise ValidationError(
-                f"gradient of {name!r}: expected a dense tensor, came {gradient.layout}: build the layer with "
-                "sparse=False, or call .to_dense() on the gradient before step()"
+                f"gradient of {name!r}: expected a dense tensor or one that is sparse by rows, came {gradient.layout}: "
+                "call .to_dense() on the gradient before step()"
             )
         found[name] = to_array(gradient)
     return found

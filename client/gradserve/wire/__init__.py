@@ -28,6 +28,7 @@ from .frames import Frame, decode_frame, encode_frame
 from .layout import Layout, check_user_names
 from .nested import frame_from_json, tensors_to_json
 from .numbers import allocate, narrow, widen
+from .rows import RowIds
 from .strict_json import parse_json
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Buffers",
     "Frame",
     "Layout",
+    "RowIds",
     "allocate",
     "check_user_names",
     "decode_frame",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -10,9 +10,11 @@ from typing import Any, Final
 from ..problems import Refused, refuse
 from .bounds import CODES, HEADER_BYTES_MAX, METADATA_KEY, STORAGE, TENSORS_MAX, encodable, shown
 from .layout import KNOWN_SECTIONS, METADATA_OPENING, Layout, name_fault, shape_fault
+from .rows import ID_CODES, ID_STORAGE, IDS_SUFFIX, check_id_shape, declared_rows
 from .strict_json import DECODER
 
-_DTYPE_OF_CODE: Final = {code: dtype for dtype, code in CODES.items()}
+_DTYPE_OF_CODE: Final[dict[str, str]] = {code: dtype for dtype, code in CODES.items()}
+_WIDTHS: Final = {dtype: storage.itemsize for dtype, storage in {**STORAGE, **ID_STORAGE}.items()}
 _ENTRY_KEYS: Final = {"dtype", "shape", "data_offsets"}
 
 
@@ -69,16 +71,27 @@ def known_layout(text: str) -> tuple[object, tuple[Layout, str] | None]:
     return metadata, None
 
 
-def parse_header(text: str, data_bytes: int) -> tuple[list[Entry], dict[str, str]]:
-    """Entries in name order, and metadata. Raises `Refused` (malformed-tensors, dtype-unsupported)."""
+def parse_header(text: str, data_bytes: int, *, rows: bool = False) -> tuple[list[Entry], dict[str, str]]:
+    """Entries in name order, and metadata; with `rows` also ids of rows, whose dtype is an integer's.
+
+    Raises `Refused` (malformed-tensors, dtype-unsupported).
+    """
     header, end = _read_json(text, 0)
     if text[end:].strip(" \t\r\n"):
         raise malformed("text follows the header's JSON object")
     metadata = checked_metadata(header.pop(METADATA_KEY, {}))
     if len(header) > TENSORS_MAX:
         raise malformed(f"expected at most {TENSORS_MAX} tensors, came {len(header)}")
-    entries = [_checked_entry(name, header[name], data_bytes) for name in sorted(header)]
+    in_rows = declared_rows(metadata) if rows else ()
+    ids = {name + IDS_SUFFIX for name in in_rows}
+    entries = [
+        _checked_entry(name, header[name], data_bytes, ID_CODES if name in ids else _DTYPE_OF_CODE)
+        for name in sorted(header)
+    ]
     _check_tiling(entries, data_bytes)
+    shapes = {entry.name: entry.shape for entry in entries}
+    for name in in_rows:
+        check_id_shape(name, None if name in ids else shapes.get(name), shapes.get(name + IDS_SUFFIX))
     return entries, metadata
 
 
@@ -94,7 +107,7 @@ def checked_metadata(metadata: object) -> dict[str, str]:
     return metadata
 
 
-def _checked_entry(name: str, entry: object, data_bytes: int) -> Entry:
+def _checked_entry(name: str, entry: object, data_bytes: int, dtypes: Mapping[str, str]) -> Entry:
     if fault := name_fault(name):
         raise malformed(f"tensor {shown(name)}: {fault}")
     if type(entry) is not dict or entry.keys() != _ENTRY_KEYS:
@@ -102,9 +115,10 @@ def _checked_entry(name: str, entry: object, data_bytes: int) -> Entry:
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if type(code) is not str:
         raise malformed(f"tensor {shown(name)}: expected a dtype that is text, came {shown(code)}")
-    dtype = _DTYPE_OF_CODE.get(code)
+    dtype = dtypes.get(code)
     if dtype is None:
-        detail = f"tensor {shown(name)}: expected dtype F32, BF16 or F16, came {shown(code)}: convert it"
+        expected = " or ".join(", ".join(dtypes).rsplit(", ", 1))
+        detail = f"tensor {shown(name)}: expected dtype {expected}, came {shown(code)}: convert it"
         raise refuse("dtype-unsupported", detail, tensor=name)
     if fault := "expected a shape that is a list" if type(shape) is not list else shape_fault(shape):
         raise malformed(f"tensor {shown(name)}: {fault}")
@@ -114,7 +128,7 @@ def _checked_entry(name: str, entry: object, data_bytes: int) -> Entry:
     if not 0 <= begin <= end <= data_bytes:
         came = f"{shown(begin)} and {shown(end)}"
         raise malformed(f"tensor {shown(name)}: expected offsets between 0 and {data_bytes}, came {came}")
-    size = prod(shape) * STORAGE[dtype].itemsize
+    size = prod(shape) * _WIDTHS[dtype]
     if end - begin != size:
         raise malformed(f"tensor {shown(name)}: its shape takes {size} bytes, its offsets span {end - begin}")
     return Entry(name, dtype, tuple(shape), begin, end)

@@ -33,7 +33,7 @@ from .bounds import (
 from .numbers import allocate
 
 METADATA_OPENING: Final = f'{{"{METADATA_KEY}":'
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+JSON_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 # Layouts by content, while somebody holds them: a server holds the layout of each open run.
 _LAYOUTS: WeakValueDictionary[tuple[tuple[str, ...], tuple[tuple[int, ...], ...]], Layout] = WeakValueDictionary()
@@ -163,10 +163,14 @@ class Layout:
             if not all(type(value) is str and type(key) is str for key, value in metadata.items()):
                 raise refuse("validation-error", "expected metadata of strings: write numbers as text")
             comma = "," if self.names else ""
-            return _padded(f"{METADATA_OPENING}{_ENCODER.encode(dict(metadata))}{comma}{section}")
+            return padded(f"{METADATA_OPENING}{JSON_ENCODER.encode(dict(metadata))}{comma}{section}")
         if dtype not in self._headers:
-            self._headers[dtype] = _padded("{" + section)
+            self._headers[dtype] = padded("{" + section)
         return self._headers[dtype]
+
+    def data_bytes(self, dtype: str) -> int:
+        """Bytes of the vector's elements in `dtype`. Raises `Refused` (dtype-unsupported)."""
+        return self.parameters * storage_of(dtype).itemsize
 
     def section(self, dtype: str) -> str:
         """The header's text from the first tensor to the closing brace; once asked for, frames are known by it."""
@@ -177,7 +181,7 @@ class Layout:
         for name, shape, offset in zip(self.names, self.shapes, self.offsets, strict=True):
             dimensions, begin, end = ",".join(map(str, shape)), offset * width, (offset + prod(shape)) * width
             entry = f'{{"dtype":"{code}","shape":[{dimensions}],"data_offsets":[{begin},{end}]}}'
-            entries.append(f"{_ENCODER.encode(name)}:{entry}")
+            entries.append(f"{JSON_ENCODER.encode(name)}:{entry}")
         section = ",".join(entries) + "}"
         size = len(section.encode())
         if size > LAYOUT_BYTES_MAX:
@@ -256,7 +260,8 @@ def _mismatch(name: str, view: NDArray[np.float32], came: list[int] | None, word
     return refuse("layout-mismatch", detail, tensor=name, expected=expected, came=came)
 
 
-def _padded(text: str) -> bytes:
+def padded(text: str) -> bytes:
+    """A header's text with its length in front, filled up to a multiple of 64 bytes. Raises `Refused`."""
     try:
         encoded = text.encode()
     except UnicodeEncodeError:

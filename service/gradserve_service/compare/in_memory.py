@@ -74,7 +74,7 @@ class InMemoryRun:
         )
         entry = self._appended(request)
         began = time.perf_counter_ns()
-        update(self._arrays, entry, gradient, new_buffer=self._buffer)
+        update(self._arrays, entry, gradient, next_buffer=lambda size, mark, held: (self._buffer(size), None))
         self.update_nanoseconds.append(time.perf_counter_ns() - began)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradserve.specs import ClipSpec, RunSpec
+from gradserve.specs import ClipSpec, Lookahead, RunSpec
 from gradserve.wire import Layout, allocate
 
 from .accumulating import Accumulator
@@ -27,11 +27,12 @@ from .entries import Entry
 from .gradient import Gradient
 from .groups import Stretch, group_terms, stretches_of, training
 from .history import History, Row
-from .measuring import distance, measure, measured_at_step
+from .measuring import measure, measured_at_step, way
 from .optimizers import rule_for
 from .optimizers.rule import Memory, Rule
 from .preprocess import Seen, preprocessed
 from .slots import begin_slot, cut, new_slot, own_layouts
+from .trail import NextBuffer, Trail, fresh_buffer
 from .update import apply_update
 
 Float32 = NDArray[np.float32]
@@ -56,6 +57,7 @@ class Arrays:
     version: int = -1
     history: History = field(default_factory=History)
     accumulator: Accumulator | None = None  # of the open batch
+    trail: Trail = field(default_factory=Trail)
     _stretches: tuple[Stretch, ...] | None = None  # of spec and layout, once asked for
 
     @property
@@ -86,7 +88,8 @@ class Arrays:
         """The same as a value: weights by reference, a copy of what is written in place."""
         slots = {name: slot.copy() for name, slot in self.slots.items()}
         batch = None if self.accumulator is None else self.accumulator.copied()
-        return replace(self, slots=slots, memory=dict(self.memory), history=self.history.frozen(), accumulator=batch)
+        memory, history = dict(self.memory), self.history.frozen()
+        return replace(self, slots=slots, memory=memory, history=history, accumulator=batch, trail=Trail())
 
     def fit(self, spec: RunSpec) -> None:
         """Follow a changed spec: slots and memory of equal name (and layout) are kept, new ones are as they begin."""
@@ -123,9 +126,13 @@ def update(
     payload: Gradient | Float32 | None,
     *,
     new_buffer: Callable[[int], Float32] = allocate,
+    next_buffer: NextBuffer = fresh_buffer,
     run_all: RunAll = in_turn,
 ) -> None:
-    """Apply one entry. `payload` is the entry's gradient, or the weights of a `load`, in layout order."""
+    """Apply one entry. `payload` is the entry's gradient, or the weights of a `load`, in layout order.
+
+    `new_buffer` gives memory for what is loaded, `next_buffer` for the weights after an update.
+    """
     if entry.kind == "load":
         assert isinstance(payload, np.ndarray)
         _load(arrays, entry.header, payload, new_buffer)
@@ -135,11 +142,12 @@ def update(
         arrays.history.add_report(entry.header["version"], entry.header["values"])
     elif entry.kind == "push" and (entry.header["update"] is not None or entry.header["outcome"] == "contributed"):
         assert isinstance(payload, Gradient)
-        _push(arrays, entry.header, payload, new_buffer, run_all)
+        _push(arrays, entry.header, payload, new_buffer, next_buffer, run_all)
 
 
 def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffer: Callable[[int], Float32]) -> None:
     first = header["layout"] is not None
+    arrays.trail = Trail()
     if first:
         arrays.layout = Layout.of(header["layout"])
     # A copy: the payload may lie in the buffer of a request body, or in the journal's own bytes.
@@ -184,6 +192,7 @@ def _push(
     header: Mapping[str, Any],
     gradient: Gradient,
     new_buffer: Callable[[int], Float32],
+    next_buffer: NextBuffer,
     run_all: RunAll,
 ) -> None:
     """One gradient: an update, a contribution to the open batch, or the one that completes it.
@@ -200,7 +209,7 @@ def _push(
     if last and batch.pushes <= 1:
         staleness = arrays.version - header["base"]
         alone = Batch().with_push(header["samples"], header["weight"], staleness, header["loss"])
-        _apply(arrays, header, _Due(gradient, alone, spec.clip), new_buffer, run_all)
+        _apply(arrays, header, _Due(gradient, alone, spec.clip), next_buffer, run_all)
         return
     each = spec.accumulate is not None and spec.accumulate.clip_each
     if arrays.accumulator is None:
@@ -210,7 +219,7 @@ def _push(
         accumulator, arrays.accumulator = arrays.accumulator, None
         mean = _training(arrays, accumulator.mean(arrays.layout, run_all), run_all)  # groups may have changed since
         due = _Due(mean, batch, () if each else spec.clip, accumulator.scale)
-        _apply(arrays, header, due, new_buffer, run_all)
+        _apply(arrays, header, due, next_buffer, run_all)
 
 
 def _training(arrays: Arrays, gradient: Gradient, run_all: RunAll) -> Gradient:
@@ -248,12 +257,13 @@ class _Due:
     clip_scale: float = 1.0  # what its parts were scaled by before, on the mean
 
 
-def _apply(
-    arrays: Arrays, header: Mapping[str, Any], due: _Due, new_buffer: Callable[[int], Float32], run_all: RunAll
-) -> None:
+def _apply(arrays: Arrays, header: Mapping[str, Any], due: _Due, next_buffer: NextBuffer, run_all: RunAll) -> None:
     assert arrays.weights is not None
     assert arrays.layout is not None
-    spec, next_weights = arrays.spec, new_buffer(arrays.weights.size)
+    spec = arrays.spec
+    next_weights, rest_is_there = arrays.trail.next_weights(
+        arrays.weights, due.gradient, arrays.layout, next_buffer, run_all
+    )
     gradient, clip, scale = preprocessed((*due.clips, *spec.optimizer.stages), due.gradient, _seen(arrays), run_all)
     terms = group_terms(spec.optimizer, spec.groups, header["update"], due.batch.weight)
     statistics = apply_update(
@@ -270,6 +280,7 @@ def _apply(
         momentum=header["update"]["momentum"],
         step=arrays.rule_step + 1,
         loss=due.batch.loss,
+        rest_is_there=rest_is_there,
         run_all=run_all,
     )
     arrays.step += 1
@@ -284,6 +295,8 @@ def _apply(
         run_all=run_all,
     ):
         arrays.reset_rule(next_weights)
+    if isinstance(spec.average, Lookahead):
+        arrays.trail = Trail()  # it may have moved every weight
     moved = _measure(arrays, due.gradient, next_weights, run_all)
     arrays.weights = next_weights
     arrays.history.rates = tuple(each.lr for each in terms)
@@ -310,6 +323,6 @@ def _measure(arrays: Arrays, gradient: Gradient, next_weights: Float32, run_all:
     if not measured_at_step(arrays.step, arrays.layout):
         return NAN
     arrays.history.add_measurement(arrays.version, arrays.layout.names, measure(gradient, arrays.layout, run_all))
-    moved = distance(arrays.weights, next_weights, run_all)
+    moved = way(arrays.weights, next_weights, gradient, arrays.layout, run_all)
     arrays.history.watch_weights(arrays.version, moved)
     return moved

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gradserve.problems import Refused, Rejection
@@ -29,10 +29,11 @@ from .averages import kept_slots
 from .batches import EMPTY, Batch
 from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow, etag_of
 from .entries import Entry, write_entry
-from .gradient import spans_between
+from .gradient import check_fit, spans_between
 from .plateau import FRESH, PlateauState, after_report
 from .repeats import OWN, Kind, Made, asked_digest, found, made_by, remembered
 from .slots import own_layouts
+from .sparse import rows_refused
 
 # What is asked of a run. Every request is a value: the same request and control state give the same verdict.
 
@@ -47,6 +48,7 @@ class Push:
     size: int  # bytes of the stored payload
     codec: str
     layout: Layout  # of the tensors present
+    rows: Mapping[str, int] = field(default_factory=dict)  # those of which rows came: how many rows their ids need
     non_finite: tuple[str, ...] = ()  # where, e.g. "w[3]"
     base_version: int | None = None
     base: str | None = None
@@ -322,8 +324,8 @@ def _layout_known(control: Control, push: Push) -> Rejection | None:
     assert control.layout is not None
     if not push.layout.names:
         return Rejection("validation-error", "the push has no tensor: expected a gradient for one at least")
-    spans_between(push.layout, control.layout)  # refuses names and shapes that the run does not have
-    return None
+    check_fit(push.layout, push.rows, control.layout)  # refuses names, shapes and rows that the run does not have
+    return rows_refused(control.spec, control.layout, push.rows) if push.rows else None
 
 
 def _base_holds(control: Control, push: Push) -> Rejection | None:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from gradserve.wire import Layout
 
-from .blocks import SUM_CHUNK, Array, RunAll, give_back, in_turn, share_out, take_scratch
+from .blocks import SUM_CHUNK, Array, RunAll, give_back, in_turn, share_out, sum_of_squares, take_scratch
 from .gradient import Gradient, Span
 from .history import Measured
+from .rows import Rows
 
-__all__ = ["distance", "measure", "measured_at_step"]
+__all__ = ["distance", "measure", "measured_at_step", "way"]
 
 EACH_PARAMETERS_MAX: Final = 4_096  # up to here a measurement costs 15 µs at most, and each update has one
 EACH_TENSORS_MAX: Final = 64
@@ -112,7 +113,32 @@ def measure(gradient: Gradient, run: Layout, run_all: RunAll = in_turn) -> Measu
         found[0, cut.tensors] = np.sqrt(np.add.reduceat(sums, cut.firsts))
         found[1, cut.tensors] = np.maximum.reduceat(largest, cut.firsts)
         found[2, cut.tensors] = np.add.reduceat(zeros, cut.firsts) / cut.sizes
+    for rows in gradient.rows:
+        found[:, run.names.index(rows.name)] = _of_rows(gradient, rows, run_all)
     return Measured(*found)
+
+
+def _of_rows(gradient: Gradient, rows: Rows, run_all: RunAll) -> tuple[float, float, float]:
+    """Norm, largest magnitude and share of zeros of a tensor that is zero outside its rows."""
+    values = gradient.vector[rows.gradient_start : rows.gradient_start + rows.elements]
+    largest = float(max(values.max(), -values.min())) if values.size else 0.0
+    size = rows.shape[0] * rows.row_elements
+    zeros = 1.0 - int(np.count_nonzero(values)) / size if size else math.nan
+    return math.sqrt(sum_of_squares(values, run_all)), largest, zeros
+
+
+def way(before: Array, after: Array, gradient: Gradient, run: Layout, run_all: RunAll = in_turn) -> float:
+    """How far the weights went by this gradient. Where rows came, only what came is looked at: the rest has stayed."""
+    if not gradient.rows:
+        return distance(before, after, run_all)
+    return distance(_touched(before, gradient, run), _touched(after, gradient, run), run_all)
+
+
+def _touched(vector: Array, gradient: Gradient, run: Layout) -> Array:
+    """The weights that a gradient came for, end to end."""
+    spans = [vector[span.weights_start : span.weights_start + span.length] for span in gradient.spans]
+    rows = [np.take(rows.of(vector[run.span(rows.name)]), rows.ids, axis=0) for rows in gradient.rows if rows.elements]
+    return np.concatenate([*spans, *(each.reshape(-1) for each in rows), vector[:0]])
 
 
 def distance(before: Array, after: Array, run_all: RunAll = in_turn) -> float:

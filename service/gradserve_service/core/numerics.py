@@ -71,6 +71,9 @@ GOLDEN = {
     "dadapt_adam": "dd534e3604da3533",
     "prodigy": "6feb7a1b0e98485a",
     "noisy_sgd": "5db74b33aca03a5b",
+    "sparse_adam": "15960ec7f9a83225",
+    "rowwise_adagrad": "3b2a4d21f76c25d4",
+    "rowwise_adam": "aeddfb3c7017f6cd",
 }
 
 

@@ -53,6 +53,7 @@ class Work:
     loss: float | None
     run_all: RunAll
     block_elements: int
+    rest_is_there: bool  # `next_weights` already holds the weights that no gradient came for
 
     @property
     def like_weights(self) -> list[Array]:
@@ -74,11 +75,16 @@ def sweep_elements(work: Work) -> None:
         block_elements=block,
     )
     spans = cut_by_group(work.gradient.spans, work.stretches)
-    share_out(_pieces(spans, work.weights.size, work.block_elements), sweep.lane, work.run_all)
+    pieces = _pieces(spans, work.weights.size, work.block_elements)
+    if work.rest_is_there:
+        pieces = [piece for piece in pieces if piece.gradient_start is not None]
+    share_out(pieces, sweep.lane, work.run_all)
 
 
 def copy_the_rest(work: Work) -> None:
     """The weights that no gradient came for, into the next ones."""
+    if work.rest_is_there:
+        return
     end = 0
     for span in (*work.gradient.spans, Span(work.weights.size, 0, 0)):
         np.copyto(work.next_weights[end : span.weights_start], work.weights[end : span.weights_start])

@@ -23,6 +23,7 @@ from .decay import decay_of
 from .gradient import Gradient
 from .groups import GroupTerms, Stretch
 from .optimizers.rule import Kind, Memory, Rule
+from .row_sweep import sweep_rows
 from .sweep import Group, Work, sweep_elements
 from .tensor_sweeps import sweep_shapes, sweep_with_sums
 
@@ -59,6 +60,7 @@ def apply_update(
     momentum: float | None,
     step: int,
     loss: float | None = None,
+    rest_is_there: bool = False,
     run_all: RunAll = in_turn,
     block_elements: int = BLOCK_ELEMENTS,
 ) -> UpdateStatistics:
@@ -69,7 +71,8 @@ def apply_update(
     weights and slots. `step` is the number of this update, from 1. `terms` are those of each group by its place,
     `stretches` say which parameters have which; without stretches all have the first. `layout` says where the tensors
     lie; without it all parameters are one. `momentum`, if not None, replaces the rule's for this update; `loss` is the
-    one that came with the gradient.
+    one that came with the gradient. With `rest_is_there`, `next_weights` already holds the weights that no gradient
+    came for, and only those of the others are written.
 
     The bits of the result depend neither on `run_all` nor on `block_elements`.
     """
@@ -94,8 +97,11 @@ def apply_update(
         loss=-loss if loss is not None and rule.maximize else loss,
         run_all=run_all,
         block_elements=block_elements,
+        rest_is_there=rest_is_there,
     )
-    _SWEEPS[rule.kind](work)
+    sweep = _SWEEPS[rule.kind]
+    sweep(work)
+    sweep_rows(work, sweep)
     # A number that overflowed begins again: the weights may still be finite, and a saved state holds no infinity.
     memory.update({name: x for name, x in rule.memory.items() if not math.isfinite(memory[name])})
     return UpdateStatistics(math.sqrt(gradient.sum_of_squares), clip_plan.clip_scale)

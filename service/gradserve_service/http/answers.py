@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Send
 
+from gradserve.problems import refuse
 from gradserve.wire import Layout, narrow, tensors_to_json
 from gradserve_service.core.repeats import Made
 from gradserve_service.replica.published import Published
@@ -51,6 +52,20 @@ class Selection:
             return cls(layout, (vector,), dtype)
         chosen = layout.subset(names)
         return cls(chosen, tuple(vector[layout.span(name)] for name in chosen.names), dtype)
+
+    @classmethod
+    def of_rows(
+        cls, layout: Layout, vector: NDArray[np.float32], *, dtype: str, name: str, rows: Sequence[int]
+    ) -> Selection:
+        """Some rows of one tensor, in the order asked for: a copy. Raises `unknown-tensor`, `validation-error`."""
+        shape = layout.shape(name)
+        if not shape:
+            raise refuse("validation-error", f"rows: tensor {name!r} is a scalar, it has none: leave rows out")
+        if (largest := max(rows, default=0)) >= shape[0] and rows:
+            detail = f"rows: tensor {name!r} has {shape[0]}, expected ids below {shape[0]}; came {largest}"
+            raise refuse("validation-error", detail, tensor=name)
+        some = vector[layout.span(name)].reshape(shape)[np.array(rows, np.int64)]
+        return cls(Layout.of({name: some.shape}), (some.reshape(-1),), dtype)
 
     @property
     def header(self) -> bytes:

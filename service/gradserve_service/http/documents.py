@@ -135,6 +135,11 @@ class OptimizerItem(CatalogueItem):
         description="4 for the weight and 4 for each slot, in a large matrix, with the defaults. Gradients and answers "
         "are not counted."
     )
+    sparse: dict[str, Literal["exact", "lazy", "own", "no"]] = Field(
+        description="What gradients of some rows of a tensor are to it, with the defaults and with each field that "
+        "changes it. exact: untouched rows would not have changed; lazy: they would, and do not "
+        "(needs sparse_semantics); own: that is the rule itself; no: it needs the whole gradient."
+    )
     determinism: str
 
 
@@ -277,7 +282,13 @@ class WorkerList(Answer):
 class PushBody(BaseModel):
     """A gradient as JSON, for curl and tiny runs. Only `gradients` is required."""
 
-    gradients: Tensors
+    gradients: Annotated[
+        dict[str, Any],
+        Field(
+            description="Nested lists by tensor name; a scalar is a number. Some rows of a tensor: "
+            '`{"rows": [3, 17], "values": [[…], […]]}`.'
+        ),
+    ]
     base_version: int | None = None
     base: str | None = Field(None, description="ETag of the weights that the gradient was computed at.")
     samples: float = Field(1.0, gt=0)

@@ -150,6 +150,7 @@ def _pull_operation() -> dict[str, Any]:
         "parameters": [
             *_run_parameters(), _query("weights", _WHICH, _OF), _query("dtype", _DTYPE),
             _query("names", {"type": "string"}, "Only these, by comma."),
+            _query("rows", {"type": "string"}, "Only these rows of the one tensor in names, by comma; at most 4,096."),
             _header("If-None-Match"), _header("Prefer"), _header("Range"), _header("If-Range"),
         ],
         "responses": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -29,8 +29,10 @@ __all__ = [
     "parse_count",
     "parse_name",
     "parse_preferences",
+    "parse_rows",
 ]
 
+ROWS_ASKED_MAX = 4_096  # in a query: many more would not fit into the line of a request
 SEQUENCE_MAX = 1 << 53  # the largest integer that every JSON reader keeps exact
 _NAME = re.compile(NAME_PATTERN[1:-1])
 _COUNT = re.compile("0|[1-9][0-9]{0,15}")
@@ -123,6 +125,17 @@ def parse_count(kind: str, text: str, *, least: int = 0) -> int:
     if not least <= number <= SEQUENCE_MAX:
         raise refuse("validation-error", f"{kind}: expected a whole number from {least} to 2^53; came {text[:40]!r}")
     return number
+
+
+def parse_rows(text: str, names: Sequence[str] | None) -> list[int]:
+    """The rows that a query asks for, of the one tensor that it names. Raises `validation-error`."""
+    if names is None or len(names) != 1:
+        came = "no names" if names is None else f"{len(names)} of them"
+        raise refuse("validation-error", f"rows: expected names with the one tensor that they are of; came {came}")
+    parts = text.split(",", ROWS_ASKED_MAX) if text else []
+    if len(parts) > ROWS_ASKED_MAX:
+        raise refuse("validation-error", f"rows: expected at most {ROWS_ASKED_MAX} ids in a request; ask in parts")
+    return [parse_count("rows", part) for part in parts]
 
 
 def idempotency_key(incoming: Incoming) -> str | None:

@@ -18,7 +18,7 @@ from ..core.arrays import Arrays, Float32, update
 from ..core.blocks import RunAll, in_turn
 from ..core.control import Control
 from ..core.entries import ChainBroken, Entry, genesis_hash, read_entry
-from ..core.gradient import Gradient, spans_between, unscaled
+from ..core.gradient import Gradient
 from ..core.history import History
 from ..core.image import DamagedImage, decode_image, state_digest
 from ..core.machine import advance
@@ -72,7 +72,7 @@ class Workshop:
 
         def ingest(run_all: RunAll) -> Gradient:
             _ = frame.digest  # of what came, cached in the frame
-            return Gradient.whole(unscaled(frame, loss_scale, self.buffers.lend, run_all), run_all)
+            return Gradient.measured(frame, run_all, loss_scale, self.buffers.lend)
 
         return await self.run(frame.layout.parameters, ingest)
 
@@ -85,8 +85,15 @@ class Workshop:
             if frame is not None and entry.kind == "load":
                 payload = frame.vector()
             elif gradient is not None and came is not None and held is not None:
-                payload = gradient.placed(spans_between(came, held))
-            update(arrays, entry, payload, new_buffer=self.buffers.lend, run_all=run_all)
+                payload = gradient.placed(came, held)
+            update(
+                arrays,
+                entry,
+                payload,
+                new_buffer=self.buffers.lend,
+                next_buffer=self.buffers.lend_again,
+                run_all=run_all,
+            )
 
         await self.run(max((layout.parameters for layout in (held, came) if layout), default=0), work)
 
@@ -231,6 +238,6 @@ async def payload_of(store: Store, uid: str, record: Record, entry: Entry) -> Fr
     except KeyError:
         raise ChainBroken(f"the payload of entry {entry.position} is gone") from None
     try:
-        return decode_frame(raw)
+        return decode_frame(raw, rows=entry.kind == "push")
     except Refused as refused:
         raise Damaged(f"the payload of entry {entry.position} cannot be read: {refused.rejection.detail}") from None

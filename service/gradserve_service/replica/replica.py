@@ -444,6 +444,7 @@ def _push(
         size=frame.size,
         codec=frame.dtype,
         layout=frame.layout,
+        rows=frame.rows_needed,
         non_finite=non_finite,
         base_version=fields.base_version,
         base=fields.base,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gradserve.specs import OptimizerFields, OptimizerSpec
 
-from . import adaptation, anchored, distances, mixtures, momo, schedule_free, signs, variances
+from . import adaptation, anchored, distances, mixtures, momo, schedule_free, signs, sparse, variances
 from .adadelta import Adadelta
 from .adafactor import Adafactor
 from .adagrad import Adagrad
@@ -50,6 +50,7 @@ _FAMILIES: tuple[tuple[type[_Built], ...], ...] = (
     signs.FAMILY,
     anchored.FAMILY,
     schedule_free.FAMILY,
+    sparse.FAMILY,
 )  # type: ignore[assignment]  # each is both, though none inherits `_Built`
 
 RULES: Final[Mapping[str, type[_Built]]] = {

@@ -11,7 +11,7 @@ from numpy import add, divide, multiply, sqrt
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import Memory, Rule, Scalar, Slot, keep_and_add
+from .rule import Memory, Rule, Scalar, Slot, Sparse, keep_and_add
 
 __all__ = ["Adadelta"]
 
@@ -27,6 +27,7 @@ class Adadelta(specs.Adadelta, Rule):
     Source: Zeiler 2012, Algorithm 1 (arXiv:1212.5701). Matches torch.optim.Adadelta.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     scratch_blocks: ClassVar[int] = 1
 
     @property

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from numpy import add, divide, multiply, sqrt
 
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import TINY, Memory, Rule, Scalar, Slot
+from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse
 
 __all__ = ["Adagrad"]
 
@@ -27,6 +28,8 @@ class Adagrad(specs.Adagrad, Rule):
 
     Source: Duchi, Hazan & Singer 2011, figure 1 (the diagonal form). Matches torch.optim.Adagrad.
     """
+
+    sparse: ClassVar[Sparse] = "exact"
 
     @property
     def slots(self) -> tuple[Slot, ...]:

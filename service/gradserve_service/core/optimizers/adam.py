@@ -11,9 +11,9 @@ from numpy import add, divide, maximum, multiply, sqrt
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
+from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, integer_power, keep_and_add
 
-__all__ = ["Adam", "AdamW"]
+__all__ = ["Adam", "AdamW", "AdaptiveMoments"]
 
 MOMENTS = (
     Slot("exp_avg", "m: first moment, the decaying mean of the gradients"),
@@ -22,18 +22,26 @@ MOMENTS = (
 AMSGRAD_MOMENTS = (*MOMENTS, Slot("max_exp_avg_sq", "the largest second moment so far", never_negative=True))
 
 
-class _AdaptiveMoments(Rule):
-    """The arithmetic that `Adam` and `AdamW` share."""
+class AdaptiveMoments(Rule):
+    """The arithmetic that `Adam`, `AdamW` and `SparseAdam` share."""
 
-    if TYPE_CHECKING:  # fields of specs.Adam and specs.AdamW
+    sparse: ClassVar[Sparse] = "lazy"
+
+    if TYPE_CHECKING:  # fields of specs.Adam and specs.AdamW, constants of SparseAdam
         beta1: float
         beta2: float
         eps: float
-        eps_root: float
-        eps_hat: bool
-        bias_correction: bool
-        amsgrad: bool
-        amsgrad_corrected: bool
+
+        @property
+        def eps_root(self) -> float: ...
+        @property
+        def eps_hat(self) -> bool: ...
+        @property
+        def bias_correction(self) -> bool: ...
+        @property
+        def amsgrad(self) -> bool: ...
+        @property
+        def amsgrad_corrected(self) -> bool: ...
 
     momentum_field: ClassVar[str | None] = "beta1"
     forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({"amsgrad": True},)
@@ -76,7 +84,7 @@ class _AdaptiveMoments(Rule):
         return divide(lr, sqrt(x + self.eps_root) + (self.eps / math.sqrt(c2) if self.eps_hat else self.eps))
 
 
-class Adam(specs.Adam, _AdaptiveMoments):
+class Adam(specs.Adam, AdaptiveMoments):
     """Adaptive moments with bias correction.
 
         m <- β1 m + (1 - β1) g                  first moment,  float32[N]   exp_avg
@@ -101,7 +109,7 @@ class Adam(specs.Adam, _AdaptiveMoments):
     """
 
 
-class AdamW(specs.AdamW, _AdaptiveMoments):
+class AdamW(specs.AdamW, AdaptiveMoments):
     """Adam with decoupled weight decay.
 
         w <- (1 - lr λ) w                       λ = weight_decay; the driver's work

@@ -10,7 +10,7 @@ from numpy import absolute, add, divide, maximum, multiply
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
+from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, integer_power, keep_and_add
 
 __all__ = ["Adamax"]
 
@@ -33,6 +33,7 @@ class Adamax(specs.Adamax, Rule):
     Source: Kingma & Ba 2015, Algorithm 2 (arXiv:1412.6980). Matches torch.optim.Adamax.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     momentum_field: ClassVar[str | None] = "beta1"
 
     @property

@@ -11,7 +11,7 @@ from numpy import absolute, add, copyto, divide, maximum, minimum, multiply, sig
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import TINY, Memory, Rule, Scalar, Slot, decaying_exponential, negative_logarithm
+from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, decaying_exponential, negative_logarithm
 
 __all__ = ["Asgd", "Cocob", "Ftrl", "Madgrad"]
 
@@ -34,6 +34,7 @@ class Ftrl(specs.Ftrl, Rule):
     Source: McMahan et al. 2013, Algorithm 1. Matches keras.optimizers.Ftrl with keep_initial: false.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     scratch_blocks: ClassVar[int] = 2
 
     @property
@@ -135,6 +136,7 @@ class Cocob(specs.Cocob, Rule):
     Source: Orabona & Tommasi 2017, Algorithm 2 (arXiv:1705.07795). Matches optax.contrib.cocob.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"  # exact but for rounding: each update computes the weight anew
     scratch_blocks: ClassVar[int] = 2
 
     @property

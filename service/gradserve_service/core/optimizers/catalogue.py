@@ -46,8 +46,19 @@ def _entry(name: str) -> dict[str, Any]:
         "slots": _slots(name),
         "numbers": sorted(rule().memory),
         "bytes_per_parameter": bytes_per_parameter(name, {}),
+        "sparse": _sparse(name),
         "determinism": DETERMINISM[rule.kind] if rule.every_machine else OF_ONE_TYPE,
     }
+
+
+def _sparse(name: str) -> dict[str, str]:
+    """What gradients of some rows are to it: with the defaults, and with each field that changes it."""
+    rule = RULES[name]
+    found = {"default": rule().sparse_as_set}
+    for form in rule.forms:
+        if (sparse := rule.model_validate(form).sparse_as_set) != found["default"]:
+            found[next(iter(form))] = sparse
+    return dict(found)
 
 
 def bytes_per_parameter(name: str, fields: Any) -> int:

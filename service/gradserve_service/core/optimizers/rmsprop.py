@@ -11,7 +11,7 @@ from numpy import add, copyto, divide, maximum, multiply, sqrt, subtract
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
+from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, integer_power, keep_and_add
 
 __all__ = ["RmsProp"]
 
@@ -36,6 +36,7 @@ class RmsProp(specs.RmsProp, Rule):
     torch.optim.RMSprop; with `compat: keras` keras.optimizers.RMSprop.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     momentum_field: ClassVar[str | None] = "momentum"
     forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({"centered": True}, {"momentum": 0.9})
     scratch_blocks: ClassVar[int] = 1

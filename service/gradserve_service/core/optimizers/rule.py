@@ -28,11 +28,12 @@ import numpy as np
 from ..blocks import Array
 
 __all__ = [
-    "TINY", "Kind", "Memory", "Rule", "Scalar", "Shape", "Slot", "decaying_exponential", "integer_power",
+    "TINY", "Kind", "Memory", "Rule", "Scalar", "Shape", "Slot", "Sparse", "decaying_exponential", "integer_power",
     "keep_and_add", "negative_logarithm", "real_power",
 ]  # fmt: skip
 
 Kind = Literal["elementwise", "per_tensor", "whole_run", "shaped"]
+Sparse = Literal["exact", "lazy", "own", "no"]  # see `Rule.sparse`
 Scalar = Any  # a 0-d array of the weights' dtype: a np.float64 would make every operation three times slower (NEP 50)
 
 Memory = dict[str, float]  # numbers that a rule keeps between updates: owned as slots are, written in place
@@ -71,12 +72,20 @@ class Rule(ABC):
     momentum_field: ClassVar[str | None] = None  # what a schedule's momentum replaces: "momentum", "beta1" or nothing
     forms: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # fields that bring more slots than the defaults do
     scratch_blocks: ClassVar[int] = 0  # blocks like `u` that `change` needs besides it
+    # What a gradient of some rows of a tensor is to this rule. exact: untouched rows would not have changed anyway;
+    # lazy: they would (a moment decays), and do not; own: leaving them alone is the rule itself; no: it needs them all
+    sparse: ClassVar[Sparse] = "no"
     every_machine: ClassVar[bool] = True  # the same bits everywhere; False: on machines of one type (matrix products)
 
     @property
     @abstractmethod
     def slots(self) -> tuple[Slot, ...]:
         """The slots in the order in which `change` receives their blocks."""
+
+    @property
+    def sparse_as_set(self) -> Sparse:
+        """`sparse`, with these hyperparameters."""
+        return self.sparse
 
     @property
     def memory(self) -> Mapping[str, float]:

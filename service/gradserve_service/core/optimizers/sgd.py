@@ -10,7 +10,7 @@ from numpy import add, multiply
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import Memory, Rule, Scalar, Slot, keep_and_add
+from .rule import Memory, Rule, Scalar, Slot, Sparse, keep_and_add
 
 __all__ = ["NoisySgd", "Sgd"]
 
@@ -35,6 +35,7 @@ class Sgd(specs.Sgd, Rule):
     `lr_in_momentum`.
     """
 
+    sparse: ClassVar[Sparse] = "exact"
     momentum_field: ClassVar[str | None] = "momentum"
     forms: ClassVar[tuple[Mapping[str, Any], ...]] = ({"momentum": 0.9},)
     scratch_blocks: ClassVar[int] = 1
@@ -43,6 +44,11 @@ class Sgd(specs.Sgd, Rule):
     def slots(self) -> tuple[Slot, ...]:
         """A velocity if there is momentum."""
         return VELOCITY if self.momentum else ()
+
+    @property
+    def sparse_as_set(self) -> Sparse:
+        """With momentum every weight goes on along its velocity."""
+        return "lazy" if self.momentum else "exact"
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """lr and factor of the gradient; what the velocity takes of it; μ; what a step takes of the velocity."""

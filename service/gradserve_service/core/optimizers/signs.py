@@ -10,7 +10,7 @@ from numpy import add, maximum, minimum, multiply, sign
 from gradserve import specs
 
 from ..blocks import Array
-from .rule import Memory, Rule, Scalar, Slot, keep_and_add
+from .rule import Memory, Rule, Scalar, Slot, Sparse, keep_and_add
 
 __all__ = ["Lion", "Rprop", "SignSgd", "Signum"]
 
@@ -26,6 +26,8 @@ class SignSgd(specs.SignSgd, Rule):
 
     Source: Bernstein et al. 2018, Algorithm 1 (arXiv:1802.04434). Matches optax.sign_sgd.
     """
+
+    sparse: ClassVar[Sparse] = "exact"
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -51,6 +53,7 @@ class Signum(specs.Signum, Rule):
     Source: Bernstein et al. 2018, Algorithm 2 (arXiv:1802.04434). Matches optax.signum.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     momentum_field: ClassVar[str | None] = "beta"
 
     @property
@@ -79,6 +82,7 @@ class Lion(specs.Lion, Rule):
     Source: Chen et al. 2023, Algorithm 2 (arXiv:2302.06675). Matches optax.lion and keras.optimizers.Lion.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     momentum_field: ClassVar[str | None] = "beta1"
     scratch_blocks: ClassVar[int] = 1
 
@@ -114,6 +118,7 @@ class Rprop(specs.Rprop, Rule):
     Source: Riedmiller & Braun 1993 (the form without backtracking of weights). Matches torch.optim.Rprop.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     scratch_blocks: ClassVar[int] = 1
 
     @property

@@ -12,7 +12,7 @@ from gradserve import specs
 
 from ..blocks import Array
 from .adam import MOMENTS
-from .rule import TINY, Memory, Rule, Scalar, Slot, integer_power, keep_and_add
+from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, integer_power, keep_and_add
 
 __all__ = ["AcProp", "AdaBelief", "Adopt", "RAdam", "Yogi"]
 
@@ -35,6 +35,7 @@ class RAdam(specs.RAdam, Rule):
     Source: Liu et al. 2020, Algorithm 2 (arXiv:1908.03265). Matches torch.optim.RAdam.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     momentum_field: ClassVar[str | None] = "beta1"
 
     @property
@@ -81,6 +82,7 @@ class AdaBelief(specs.AdaBelief, Rule):
     Source: Zhuang et al. 2020, Algorithm 2 (arXiv:2010.07468). Matches optax.adabelief.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     momentum_field: ClassVar[str | None] = "beta1"
 
     @property
@@ -123,6 +125,7 @@ class Yogi(specs.Yogi, Rule):
     optax.yogi, which starts m at 1e-6 too.
     """
 
+    sparse: ClassVar[Sparse] = "lazy"
     momentum_field: ClassVar[str | None] = "beta1"
     scratch_blocks: ClassVar[int] = 1
 

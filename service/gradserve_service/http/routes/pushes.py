@@ -114,12 +114,12 @@ def _decode(form: Form, body: bytes | memoryview) -> tuple[Frame, PushFields]:
     """The gradients and what is said about them. Raises `malformed-…`, `validation-error`."""
     try:
         if form == "safetensors":
-            frame = decode_frame(body)
+            frame = decode_frame(body, rows=True)
             return frame, PushFields.from_metadata(frame.metadata)
         fields = as_object(parse_json(body))
         if "gradients" not in fields:
             raise refuse("validation-error", 'body: expected {"gradients": {…}}; it has no "gradients"')
-        return frame_from_json(fields.pop("gradients")), PushFields.model_validate(fields)
+        return frame_from_json(fields.pop("gradients"), rows=True), PushFields.model_validate(fields)
     except ValidationError as exc:
         raise validation_refusal(exc) from None
 

@@ -14,7 +14,7 @@ from ..answers import Headers, Selection, send_empty, send_json, send_tensors, w
 from ..bodies import as_object, read_body
 from ..hot import hot_route, open_run
 from ..media import JSON, Form, answer_type, body_form, parse_dtype
-from ..parameters import Incoming, idempotency_key, known_etag, parse_preferences
+from ..parameters import Incoming, idempotency_key, known_etag, parse_preferences, parse_rows
 from ..ranges import wanted_range
 from ..waits import Waits
 
@@ -27,8 +27,10 @@ async def pull_weights(incoming: Incoming, send: Send) -> None:
     """GET and HEAD: the published weights, or an average of them; with If-None-Match only newer ones; with Prefer:
     wait=N once they come."""
     media_type = answer_type(incoming.header(b"accept"), MEDIA_TYPE)
-    query = incoming.query("dtype", "names", "weights")
+    query = incoming.query("dtype", "names", "rows", "weights")
     dtype, of = parse_dtype(query), _which(query.get("weights", RAW))
+    names = query["names"].split(",") if "names" in query else None
+    rows = parse_rows(query["rows"], names) if "rows" in query else None
     run = await open_run(incoming)
     wait_seconds = parse_preferences(incoming.header(b"prefer")).wait_seconds or 0.0
     listed = incoming.header(b"if-none-match")
@@ -37,8 +39,10 @@ async def pull_weights(incoming: Incoming, send: Send) -> None:
     if published is None:
         await send_empty(send, status=304, headers=_unchanged_headers(run, held))
         return
-    names = query["names"].split(",") if "names" in query else None
-    selection = Selection.of(published.layout, published.weights, dtype=dtype, names=names)
+    if rows is not None and names is not None:
+        selection = Selection.of_rows(published.layout, published.weights, dtype=dtype, name=names[0], rows=rows)
+    else:
+        selection = Selection.of(published.layout, published.weights, dtype=dtype, names=names)
     headers = _version_headers(published)
     head_only = incoming.scope["method"] == "HEAD"
     if media_type == JSON:
