@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Would a mistake in an optimizer be noticed? Makes small ones, one at a time, and says which are not.
+
+    python scripts/mutate.py                     # every function of core/optimizers; minutes on one core
+    python scripts/mutate.py adam rule           # of these files
+    python scripts/mutate.py --sample 150        # some by chance; the seed is printed
+    python scripts/mutate.py --sample 150 --seed 7
+
+A mistake is one changed constant, sign, operator, comparison, order of operands, β1 for β2, t off by one, or a line
+left out (`scripts/mutants.py`). Each is made in a process of its own, forked after all imports, and judged in turn by
+
+    twin      the walks of the dumb twins of every optimizer that the function serves (tests/core/walks.py)
+    library   the golden vectors of torch, Keras and optax
+    bits      the frozen digests of our own bits, and the golden updates of a server's start
+    laws      tests/core/test_laws.py and the other tests of the arithmetic, by pytest; only for what is left by then
+
+What is caught by the bits alone was noticed to be another, not to be wrong. A mistake that changes nothing is no
+mistake: those are in `EQUIVALENT`, each with its reason. Exits with 1 when any other survives, or one of that table is
+caught or gone. Needs gradserve[dev].
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+
+import numpy as np  # noqa: E402 – after the path
+from core import walks  # noqa: E402
+from core.running import golden_run, state_digest  # noqa: E402
+from equivalent_mutants import EQUIVALENT  # noqa: E402
+from mutants import Mutant, mutants_of  # noqa: E402
+
+from gradserve_service.core import numerics, optimizers  # noqa: E402
+from gradserve_service.core.optimizers import RULES  # noqa: E402
+
+GOLDEN = ROOT / "tests" / "core" / "golden"
+GIVEN = json.loads((GOLDEN / "inputs.json").read_text())
+PASSED_OVER = ("catalogue", "kinds")  # words for people; declarations without a line of arithmetic
+SECONDS_MAX = 20  # a mistake can make a loop endless: then it is caught
+LAWS = ("test_laws", "test_optimizers", "test_directions", "test_tensor_sweeps", "test_update")
+LAWS_SECONDS_MAX = 120
+
+
+def judged_by_twin(names: Sequence[str]) -> bool:
+    """Do all walks end where the dumb twins ended?"""
+    return all(walk.holds() for name in names for walk in walks.walks(name))
+
+
+def judged_by_library(names: Sequence[str]) -> bool:
+    """Do the golden cases end where torch, Keras and optax ended?"""
+    for case in _cases("torch", names) + _cases("others", names):
+        expected = case["weights_after"].get("float64", case["weights_after"])
+        last = np.array(GIVEN["weights"])
+        path = np.zeros_like(last)
+        for run in golden_run(case, GIVEN, "float64"):
+            path, last = path + np.abs(run.weights - last), run.weights
+            theirs = expected.get(str(run.updates))
+            if theirs and not np.all(np.abs(last - theirs) <= 1e-11 * path + np.spacing(np.abs(last))):
+                return False
+    return True
+
+
+def judged_by_bits(names: Sequence[str]) -> bool:
+    """Are the frozen digests what they were?"""
+    cases = _cases("bits", names)
+    frozen = all(state_digest(case, GIVEN) == case["state_sha256"] for case in cases)
+    return frozen and all(numerics.golden_digest(name) == numerics.GOLDEN[name] for name in names)
+
+
+def judged_by_laws(names: Sequence[str]) -> bool:
+    """Do the tests of the arithmetic pass?"""
+    import pytest
+
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    signal.alarm(LAWS_SECONDS_MAX)
+    files = [str(ROOT / "tests" / "core" / f"{name}.py") for name in LAWS]
+    quiet = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--rootdir={ROOT}"]
+    return pytest.main([*quiet, "-c", str(ROOT / "pyproject.toml"), *files]) == pytest.ExitCode.OK
+
+
+JUDGES: dict[str, Callable[[Sequence[str]], bool]] = {
+    "twin": judged_by_twin, "library": judged_by_library, "bits": judged_by_bits, "laws": judged_by_laws,
+}  # fmt: skip
+
+
+@cache
+def _all_cases(folder: str) -> list[dict[str, Any]]:
+    files = [json.loads(path.read_text()) for path in sorted((GOLDEN / folder).glob("*.json"))]
+    return [case for file in files for case in (file if folder == "bits" else file["cases"])]
+
+
+def _cases(folder: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    return [case for case in _all_cases(folder) if _canonical(case["optimizer"]["name"]) in names]
+
+
+@cache
+def _canonical(name: str) -> str:
+    from gradserve.specs import OPTIMIZERS
+
+    return OPTIMIZERS.name_of(name)[0]
+
+
+def all_mutants(files: Iterable[str]) -> list[Mutant]:
+    """Of these modules of core/optimizers, or of all."""
+    there = [module.name for module in pkgutil.iter_modules(optimizers.__path__)]
+    wanted = list(files) or [name for name in there if name not in PASSED_OVER]
+    if unknown := set(wanted) - set(there):
+        raise SystemExit(f"expected files of core/optimizers ({', '.join(there)}), came {', '.join(sorted(unknown))}")
+    modules = [importlib.import_module(f"{optimizers.__name__}.{name}") for name in wanted]
+    return [mutant for module in modules for mutant in mutants_of(module)]
+
+
+def served_by(mutant: Mutant) -> list[str]:
+    """The optimizers whose arithmetic the mutant's function is part of."""
+    owner, function = mutant.owner, mutant.function
+    if owner is not None:
+        return [name for name, rule in RULES.items() if issubclass(rule, owner)]
+    modules = {name: [vars(sys.modules[base.__module__]) for base in rule.__mro__] for name, rule in RULES.items()}
+    return [name for name, globs in modules.items() if any(function in _functions(names) for names in globs)]
+
+
+def _functions(names: dict[str, Any]) -> list[Any]:
+    return [value for value in names.values() if callable(value) and hasattr(value, "__code__")]
+
+
+def verdict(mutant: Mutant, judges: Iterable[str]) -> str | None:
+    """Who catches it: the first of the judges, None if none does. In a child; this process stays as it is."""
+    names, order = served_by(mutant), list(judges)
+    child = os.fork()
+    if child == 0:
+        os._exit(_in_child(mutant, names, order))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return (None if code == len(order) else order[code]) if code >= 0 else order[0]
+
+
+def _in_child(mutant: Mutant, names: Sequence[str], order: Sequence[str]) -> int:
+    signal.alarm(SECONDS_MAX)
+    place = 0
+    try:
+        mutant.apply()
+        for place, judge in enumerate(order):  # noqa: B007 – the exit code
+            if not JUDGES[judge](names):
+                return place
+    except Exception:  # whatever a mistake raises is what a test would fail with
+        return place
+    return len(order)
+
+
+def sound() -> None:
+    """Nothing may be caught before there is a mistake. Also computes, before any fork, what all children share."""
+    for judge in ("twin", "library", "bits"):
+        if not JUDGES[judge](list(RULES)):
+            raise SystemExit(f"without any mutant, {judge} does not hold: run the tests first")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge the mutants; print those that survive."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", help="modules of core/optimizers; all without any")
+    parser.add_argument("--sample", type=int, help="judge this many, by chance")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--no-laws", action="store_true", help="leave the tests by pytest out")
+    options = parser.parse_args(arguments)
+    began, found = time.monotonic(), all_mutants(options.files)
+    total = len(found)
+    if options.sample is not None:
+        seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+        found = random.Random(seed).sample(found, min(options.sample, total))
+        print(f"{len(found)} of {total} mutants, seed {seed}")
+    sound()
+    caught, survivors = judge_all(found, not options.no_laws)
+    stale = [] if options.sample is not None or options.files else sorted(set(EQUIVALENT) - {m.key for m in found})
+    for key in stale:
+        print(f"gone from the code, take it out of EQUIVALENT: {key}")
+    by = ", ".join(f"{count} by {judge}" for judge, count in caught.items())
+    print(f"{len(found)} mutants: {by}; {len(survivors)} survive ({time.monotonic() - began:.0f} s)")
+    return 1 if survivors or stale else 0
+
+
+def judge_all(found: Sequence[Mutant], laws: bool) -> tuple[Counter[str], list[Mutant]]:
+    """Who caught how many, and the mutants that nobody caught."""
+    caught: Counter[str] = Counter()
+    survivors = []
+    for mutant in found:
+        if mutant.key in EQUIVALENT:
+            caught["nobody, being equivalent"] += 1
+            continue
+        judge = verdict(mutant, ("twin", "library", "bits")) or (verdict(mutant, ("laws",)) if laws else None)
+        if judge is None:
+            survivors.append(mutant)
+            print(f"survives {mutant.path.relative_to(ROOT)}:{mutant.line}: {mutant.key}", flush=True)
+        else:
+            caught[judge] += 1
+    return caught, survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main())

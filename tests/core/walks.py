@@ -1,0 +1,134 @@
+"""Walks with a known end, of any optimizer: the dumb twins' steps, computed once and compared with in milliseconds.
+
+Hypothesis compares the arithmetic with the twins as well, on other numbers each time (`test_twin.py`). Here the numbers
+are the same each time, so that a change of the arithmetic can be judged by itself: `scripts/mutate.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+
+from core import strategies, tensor_strategies
+from core.running import Updates, tensors_of
+from core.tensor_twin import TensorTwin
+from core.twin import Twin
+
+SHAPES = [(4,), (3, 2), (2,), (2, 1, 3), ()]
+SIZE = sum(math.prod(shape) for shape in SHAPES)
+ENDS = np.cumsum([math.prod(shape) for shape in SHAPES])
+QUIET = slice(10, 11)  # an element that never has a gradient, and
+ALWAYS_ZERO = slice(11, 12)  # one that begins at zero
+UPDATES, LONG = 7, 40
+DRAWS, EACH_MAX = 2000, 14
+SHARE = 1e-12
+OF_NOTHING = 1e-4  # where a variance that is exactly zero is under a root: half of the digits are rounding
+
+
+@dataclass
+class Walk:
+    """An optimizer, what is pushed, and the twin's weights and ways after every update."""
+
+    spec: Any
+    pushed: Any  # float64[updates, SIZE]
+    present: Sequence[Sequence[bool]]  # of each tensor, in each update
+    rates: Sequence[float]
+    momenta: Sequence[float | None]
+    expected: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def holds(self) -> bool:
+        """Does the service walk as the twin did, in float64, to the last digits?"""
+        run = Updates(self.spec, _start(), layout=tensors_of(SHAPES))
+        vanishes = getattr(self.spec, "centered", False) and self.spec.bias_correction
+        share = OF_NOTHING if vanishes else SHARE
+        for k, (weights, path) in enumerate(self.expected):
+            gradient = run.gradient_of(self.pushed[k], self.present[k])
+            run.step(gradient, self.rates[k], self.momenta[k], loss=_loss(k), block_elements=5)
+            largest = np.maximum(np.abs(weights), np.abs(run.weights)) + path
+            rounding = 4 * np.spacing(largest) * math.sqrt(run.updates)
+            if not np.all(np.abs(run.weights - weights) <= share * path.max() + rounding):
+                return False
+        return True
+
+
+def _start() -> Any:
+    weights = strategies.first_weights(11, SIZE)
+    weights[ALWAYS_ZERO] = 0.0
+    weights[12:14] = 0.0
+    return weights
+
+
+def _loss(k: int) -> float:
+    return 2 + math.sin(k)
+
+
+def walks(name: str) -> list[Walk]:
+    """Of the optimizer of that name: one of each arithmetic path, and hyperparameters by chance."""
+    return _all_walks()[name]
+
+
+@cache
+def _all_walks() -> dict[str, list[Walk]]:
+    found: dict[str, list[Walk]] = defaultdict(list)
+    drawn: dict[str, list[Any]] = defaultdict(list)
+    for spec in (*strategies.EACH, *tensor_strategies.EACH):
+        found[spec.name] += [_walk(spec, LONG, 1), _walk(spec, UPDATES, 2)]
+    for source in (strategies.optimizers, tensor_strategies.optimizers):
+        for spec in _draw(source):
+            drawn[spec.name].append(spec)
+    for name, specs in drawn.items():
+        found[name] += [_walk(spec, UPDATES, seed) for seed, spec in enumerate(specs[:EACH_MAX])]
+    return found
+
+
+def _draw(source: Any) -> list[Any]:
+    specs = []
+
+    @settings(
+        max_examples=DRAWS // 2, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(source)
+    def keep(spec: Any) -> None:
+        specs.append(spec)
+
+    keep()
+    return specs[::-1]  # the first ones are simple
+
+
+def _walk(spec: Any, updates: int, seed: int) -> Walk:
+    """The twin's walk: tensors that come late or miss an update, rates that change and are zero once."""
+    random = np.random.default_rng(seed)
+    pushed = strategies.gradients(seed, updates, SIZE)
+    pushed[:, QUIET] = 0.0
+    present = [[bool(k % 3 != tensor % 3) or updates == LONG for tensor in range(len(SHAPES))] for k in range(updates)]
+    rates = [spec.lr * (1 + 0.5 * math.sin(k)) * (k != 4 or updates == LONG) for k in range(updates)]
+    by_tensor = not hasattr(Twin, f"_{spec.name}_step")
+    cycles = not by_tensor and seed % 2 and (spec.name != "sgd" or spec.momentum)
+    momenta = [float(x) if cycles and x < 0.5 else None for x in random.random(updates)]
+    walk = Walk(spec, pushed, present, rates, momenta)
+    walk.expected = list(_by_tensor(walk) if by_tensor else _by_element(walk))
+    return walk
+
+
+def _by_element(walk: Walk) -> Iterator[tuple[Any, Any]]:
+    twin = Twin(walk.spec, [], _start())
+    for g, present, lr, momentum in zip(walk.pushed, walk.present, walk.rates, walk.momenta, strict=True):
+        here = np.repeat(present, np.diff(ENDS, prepend=0))
+        twin.step([float(x) if came else None for x, came in zip(g, here, strict=True)], lr, momentum)
+        yield np.array(twin.weights), np.array(twin.path)
+
+
+def _by_tensor(walk: Walk) -> Iterator[tuple[Any, Any]]:
+    twin = TensorTwin(walk.spec, SHAPES, [part.tolist() for part in np.split(_start(), ENDS[:-1])])
+    for k, (g, present, lr) in enumerate(zip(walk.pushed, walk.present, walk.rates, strict=True)):
+        parts = zip(np.split(g, ENDS[:-1]), present, strict=True)
+        twin.step([part.tolist() if came else None for part, came in parts], lr, _loss(k))
+        yield np.concatenate(twin.weights), np.concatenate(twin.path)
