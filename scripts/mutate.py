@@ -12,7 +12,8 @@ left out (`scripts/mutants.py`). Each is made in a process of its own, forked af
     twin      the walks of the dumb twins of every optimizer that the function serves (tests/core/walks.py)
     library   the golden vectors of torch, Keras and optax
     bits      the frozen digests of our own bits, and the golden updates of a server's start
-    laws      tests/core/test_laws.py and the other tests of the arithmetic, by pytest; only for what is left by then
+    laws      what holds on the same walks: the rates that are told, slots that are never negative
+    tests     the other tests of the arithmetic, by pytest; seconds each, so only for what is left by then
 
 What is caught by the bits alone was noticed to be another, not to be wrong. A mistake that changes nothing is no
 mistake: those are in `EQUIVALENT`, each with its reason. Exits with 1 when any other survives, or one of that table is
@@ -52,8 +53,8 @@ GOLDEN = ROOT / "tests" / "core" / "golden"
 GIVEN = json.loads((GOLDEN / "inputs.json").read_text())
 PASSED_OVER = ("catalogue", "kinds")  # words for people; declarations without a line of arithmetic
 SECONDS_MAX = 20  # a mistake can make a loop endless: then it is caught
-LAWS = ("test_laws", "test_optimizers", "test_directions", "test_tensor_sweeps", "test_update")
-LAWS_SECONDS_MAX = 120
+TESTS = ("test_laws", "test_optimizers", "test_directions", "test_tensor_sweeps", "test_update")
+TESTS_SECONDS_MAX = 120
 
 
 def judged_by_twin(names: Sequence[str]) -> bool:
@@ -83,20 +84,31 @@ def judged_by_bits(names: Sequence[str]) -> bool:
 
 
 def judged_by_laws(names: Sequence[str]) -> bool:
+    """Do the laws hold on all walks?"""
+    return all(
+        walks.never_negative_holds(name) and all(walk.rates_hold() for walk in walks.walks(name)) for name in names
+    )
+
+
+def judged_by_tests(names: Sequence[str]) -> bool:
     """Do the tests of the arithmetic pass?"""
     import pytest
 
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    signal.alarm(LAWS_SECONDS_MAX)
-    files = [str(ROOT / "tests" / "core" / f"{name}.py") for name in LAWS]
+    signal.alarm(TESTS_SECONDS_MAX)
+    files = [str(ROOT / "tests" / "core" / f"{name}.py") for name in TESTS]
     quiet = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--rootdir={ROOT}"]
     return pytest.main([*quiet, "-c", str(ROOT / "pyproject.toml"), *files]) == pytest.ExitCode.OK
 
 
 JUDGES: dict[str, Callable[[Sequence[str]], bool]] = {
     "twin": judged_by_twin, "library": judged_by_library, "bits": judged_by_bits, "laws": judged_by_laws,
+    "tests": judged_by_tests,
 }  # fmt: skip
+
+
+QUICK = ("twin", "library", "bits", "laws")
 
 
 @cache
@@ -165,7 +177,7 @@ def _in_child(mutant: Mutant, names: Sequence[str], order: Sequence[str]) -> int
 
 def sound() -> None:
     """Nothing may be caught before there is a mistake. Also computes, before any fork, what all children share."""
-    for judge in ("twin", "library", "bits"):
+    for judge in QUICK:
         if not JUDGES[judge](list(RULES)):
             raise SystemExit(f"without any mutant, {judge} does not hold: run the tests first")
 
@@ -176,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", help="modules of core/optimizers; all without any")
     parser.add_argument("--sample", type=int, help="judge this many, by chance")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--no-laws", action="store_true", help="leave the tests by pytest out")
+    parser.add_argument("--no-tests", action="store_true", help="leave the tests by pytest out")
     options = parser.parse_args(arguments)
     began, found = time.monotonic(), all_mutants(options.files)
     total = len(found)
@@ -185,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = random.Random(seed).sample(found, min(options.sample, total))
         print(f"{len(found)} of {total} mutants, seed {seed}")
     sound()
-    caught, survivors = judge_all(found, not options.no_laws)
+    caught, survivors = judge_all(found, not options.no_tests)
     stale = [] if options.sample is not None or options.files else sorted(set(EQUIVALENT) - {m.key for m in found})
     for key in stale:
         print(f"gone from the code, take it out of EQUIVALENT: {key}")
@@ -194,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if survivors or stale else 0
 
 
-def judge_all(found: Sequence[Mutant], laws: bool) -> tuple[Counter[str], list[Mutant]]:
+def judge_all(found: Sequence[Mutant], by_tests: bool) -> tuple[Counter[str], list[Mutant]]:
     """Who caught how many, and the mutants that nobody caught."""
     caught: Counter[str] = Counter()
     survivors = []
@@ -202,7 +214,7 @@ def judge_all(found: Sequence[Mutant], laws: bool) -> tuple[Counter[str], list[M
         if mutant.key in EQUIVALENT:
             caught["nobody, being equivalent"] += 1
             continue
-        judge = verdict(mutant, ("twin", "library", "bits")) or (verdict(mutant, ("laws",)) if laws else None)
+        judge = verdict(mutant, QUICK) or (verdict(mutant, ("tests",)) if by_tests else None)
         if judge is None:
             survivors.append(mutant)
             print(f"survives {mutant.path.relative_to(ROOT)}:{mutant.line}: {mutant.key}", flush=True)

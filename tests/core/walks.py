@@ -20,6 +20,8 @@ from core import strategies, tensor_strategies
 from core.running import Updates, tensors_of
 from core.tensor_twin import TensorTwin
 from core.twin import Twin
+from gradserve import specs
+from gradserve_service.core.optimizers import rule_for
 
 SHAPES = [(4,), (3, 2), (2,), (2, 1, 3), ()]
 SIZE = sum(math.prod(shape) for shape in SHAPES)
@@ -41,21 +43,61 @@ class Walk:
     present: Sequence[Sequence[bool]]  # of each tensor, in each update
     rates: Sequence[float]
     momenta: Sequence[float | None]
+    clip: Sequence[Any]
     expected: list[tuple[Any, Any]] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        """How much of a step may be rounding."""
+        return OF_NOTHING if getattr(self.spec, "centered", False) and self.spec.bias_correction else SHARE
 
     def holds(self) -> bool:
         """Does the service walk as the twin did, in float64, to the last digits?"""
-        run = Updates(self.spec, _start(), layout=tensors_of(SHAPES))
-        vanishes = getattr(self.spec, "centered", False) and self.spec.bias_correction
-        share = OF_NOTHING if vanishes else SHARE
+        run = Updates(self.spec, _start(), self.clip, layout=tensors_of(SHAPES))
         for k, (weights, path) in enumerate(self.expected):
             gradient = run.gradient_of(self.pushed[k], self.present[k])
             run.step(gradient, self.rates[k], self.momenta[k], loss=_loss(k), block_elements=5)
             largest = np.maximum(np.abs(weights), np.abs(run.weights)) + path
             rounding = 4 * np.spacing(largest) * math.sqrt(run.updates)
-            if not np.all(np.abs(run.weights - weights) <= share * path.max() + rounding):
+            if not np.all(np.abs(run.weights - weights) <= self.share * path.max() + rounding):
                 return False
         return True
+
+
+    def rates_hold(self) -> bool:
+        """What is told of a rule's rates is what its step is made of.
+
+        Without momentum, decay and clip a weight moves by its rate times its gradient, at every update.
+        """
+        plain = {"weight_decay": 0.0, "nesterov": False, rule_for(self.spec).momentum_field: 0.0}
+        there = {field: value for field, value in plain.items() if field in type(self.spec).model_fields}
+        run = Updates(self.spec.model_copy(update=there), _start(), layout=tensors_of(SHAPES))
+        for g, lr in zip(self.pushed, self.rates, strict=True):
+            before = run.weights
+            run.step(g, lr)
+            with np.errstate(all="ignore"):
+                rates = run.rule.element_rates(run.updates, lr, list(run.slots.values()))
+                if rates is None:
+                    return True
+                step = np.where(g == 0, 0.0, (-1.0 if run.rule.maximize else 1.0) * rates * g)
+            if not np.allclose(before - run.weights, step, rtol=1e-9, atol=self.share * np.abs(step).max() + 1e-15):
+                return False
+        return True
+
+    def sizes_hold(self) -> set[str]:
+        """The slots that were below zero at some time."""
+        run, below = Updates(self.spec, _start(), layout=tensors_of(SHAPES)), set()
+        for g, lr in zip(self.pushed, self.rates, strict=True):
+            run.step(g, lr)
+            below |= {name for name, slot in run.slots.items() if (slot < 0).any()}
+        return below
+
+
+def never_negative_holds(name: str) -> bool:
+    """A slot is declared never negative exactly when no walk has it below zero: states from outside are judged by it."""
+    below = set().union(*(walk.sizes_hold() for walk in walks(name)))
+    declared = {slot.name: slot.never_negative for walk in walks(name) for slot in rule_for(walk.spec).slots}
+    return all(never == (slot not in below) for slot, never in declared.items())
 
 
 def _start() -> Any:
@@ -83,13 +125,13 @@ def _all_walks() -> dict[str, list[Walk]]:
     for source in (strategies.optimizers, tensor_strategies.optimizers):
         for spec in _draw(source):
             drawn[spec.name].append(spec)
-    for name, specs in drawn.items():
-        found[name] += [_walk(spec, UPDATES, seed) for seed, spec in enumerate(specs[:EACH_MAX])]
+    for name, some in drawn.items():
+        found[name] += [_walk(spec, UPDATES, seed) for seed, spec in enumerate(some[:EACH_MAX])]
     return found
 
 
 def _draw(source: Any) -> list[Any]:
-    specs = []
+    found: list[Any] = []
 
     @settings(
         max_examples=DRAWS // 2, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
@@ -97,10 +139,10 @@ def _draw(source: Any) -> list[Any]:
     )  # fmt: skip
     @given(source)
     def keep(spec: Any) -> None:
-        specs.append(spec)
+        found.append(spec)
 
     keep()
-    return specs[::-1]  # the first ones are simple
+    return found[::-1]  # the first ones are simple
 
 
 def _walk(spec: Any, updates: int, seed: int) -> Walk:
@@ -113,13 +155,14 @@ def _walk(spec: Any, updates: int, seed: int) -> Walk:
     by_tensor = not hasattr(Twin, f"_{spec.name}_step")
     cycles = not by_tensor and seed % 2 and (spec.name != "sgd" or spec.momentum)
     momenta = [float(x) if cycles and x < 0.5 else None for x in random.random(updates)]
-    walk = Walk(spec, pushed, present, rates, momenta)
+    clip = [] if by_tensor or seed % 3 == 0 else [specs.GlobalNorm(max_norm=2.0)]  # so that `scale` is not 1
+    walk = Walk(spec, pushed, present, rates, momenta, clip)
     walk.expected = list(_by_tensor(walk) if by_tensor else _by_element(walk))
     return walk
 
 
 def _by_element(walk: Walk) -> Iterator[tuple[Any, Any]]:
-    twin = Twin(walk.spec, [], _start())
+    twin = Twin(walk.spec, walk.clip, _start())
     for g, present, lr, momentum in zip(walk.pushed, walk.present, walk.rates, walk.momenta, strict=True):
         here = np.repeat(present, np.diff(ENDS, prepend=0))
         twin.step([float(x) if came else None for x, came in zip(g, here, strict=True)], lr, momentum)
