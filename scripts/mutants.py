@@ -35,6 +35,7 @@ WORDS = {
     "any": "all",
 }  # fmt: skip
 IN_ORDER = ("subtract", "divide", "power")  # whose first two operands must not change places
+ARROW = "  →  "
 TWINS = {"beta1": "beta2", "beta2": "beta1", "eps": "eps_root", "eps_root": "eps"}
 
 
@@ -52,8 +53,8 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """What names it in a table: no line, which other changes move."""
-        return f"{self.path.name} {self.place}: {self.change}"
+        """What names it in a table: no line number, which other changes move."""
+        return f"{self.place}: {self.change.partition(ARROW)[2]}"
 
     def apply(self) -> None:
         """Change the function, for the rest of this process. Raises `ValueError` where the code cannot take its place."""
@@ -223,4 +224,4 @@ def _difference(before: list[str], after: list[str]) -> str:
         x.strip() for x, y in zip(before, after, strict=False) if x != y
     ]
     new = [line.strip() for line in after if line not in before] or ["pass"]
-    return f"{' ⏎ '.join(old)}  →  {' ⏎ '.join(new)}"
+    return f"{' ⏎ '.join(old)}{ARROW}{' ⏎ '.join(new)}"

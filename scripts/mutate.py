@@ -12,7 +12,7 @@ left out (`scripts/mutants.py`). Each is made in a process of its own, forked af
     twin      the walks of the dumb twins of every optimizer that the function serves (tests/core/walks.py)
     library   the golden vectors of torch, Keras and optax
     bits      the frozen digests of our own bits, and the golden updates of a server's start
-    laws      what holds on the same walks: the rates that are told, slots that are never negative
+    laws      the rates that are told and the slots that are never negative, on the same walks; test_rule_edges.py
     tests     the other tests of the arithmetic, by pytest; seconds each, so only for what is left by then
 
 What is caught by the bits alone was noticed to be another, not to be wrong. A mistake that changes nothing is no
@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import numpy as np  # noqa: E402 – after the path
-from core import walks  # noqa: E402
+from core import test_rule_edges, walks  # noqa: E402
 from core.running import golden_run, state_digest  # noqa: E402
 from equivalent_mutants import EQUIVALENT  # noqa: E402
 from mutants import Mutant, mutants_of  # noqa: E402
@@ -53,7 +53,7 @@ GOLDEN = ROOT / "tests" / "core" / "golden"
 GIVEN = json.loads((GOLDEN / "inputs.json").read_text())
 PASSED_OVER = ("catalogue", "kinds")  # words for people; declarations without a line of arithmetic
 SECONDS_MAX = 20  # a mistake can make a loop endless: then it is caught
-TESTS = ("test_laws", "test_optimizers", "test_directions", "test_tensor_sweeps", "test_update")
+TESTS = ("test_laws", "test_optimizers", "test_seed_vectors", "test_directions", "test_tensor_sweeps", "test_update")
 TESTS_SECONDS_MAX = 120
 
 
@@ -84,7 +84,10 @@ def judged_by_bits(names: Sequence[str]) -> bool:
 
 
 def judged_by_laws(names: Sequence[str]) -> bool:
-    """Do the laws hold on all walks?"""
+    """Do the laws hold on all walks, and what is asked at the edges?"""
+    for name, test in vars(test_rule_edges).items():
+        if name.startswith("test_"):
+            test()
     return all(
         walks.never_negative_holds(name) and all(walk.rates_hold() for walk in walks.walks(name)) for name in names
     )
@@ -94,8 +97,7 @@ def judged_by_tests(names: Sequence[str]) -> bool:
     """Do the tests of the arithmetic pass?"""
     import pytest
 
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.alarm(TESTS_SECONDS_MAX)
     files = [str(ROOT / "tests" / "core" / f"{name}.py") for name in TESTS]
     quiet = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--rootdir={ROOT}"]
@@ -165,6 +167,7 @@ def verdict(mutant: Mutant, judges: Iterable[str]) -> str | None:
 def _in_child(mutant: Mutant, names: Sequence[str], order: Sequence[str]) -> int:
     signal.alarm(SECONDS_MAX)
     place = 0
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # NumPy warns of what some mistakes make
     try:
         mutant.apply()
         for place, judge in enumerate(order):  # noqa: B007 – the exit code
@@ -175,10 +178,10 @@ def _in_child(mutant: Mutant, names: Sequence[str], order: Sequence[str]) -> int
     return len(order)
 
 
-def sound() -> None:
+def sound(names: Sequence[str]) -> None:
     """Nothing may be caught before there is a mistake. Also computes, before any fork, what all children share."""
     for judge in QUICK:
-        if not JUDGES[judge](list(RULES)):
+        if not JUDGES[judge](names):
             raise SystemExit(f"without any mutant, {judge} does not hold: run the tests first")
 
 
@@ -187,40 +190,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="modules of core/optimizers; all without any")
     parser.add_argument("--sample", type=int, help="judge this many, by chance")
-    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--seed", type=int, help="of the sample")
     parser.add_argument("--no-tests", action="store_true", help="leave the tests by pytest out")
     options = parser.parse_args(arguments)
     began, found = time.monotonic(), all_mutants(options.files)
-    total = len(found)
+    keys = {mutant.key for mutant in found}
     if options.sample is not None:
         seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-        found = random.Random(seed).sample(found, min(options.sample, total))
-        print(f"{len(found)} of {total} mutants, seed {seed}")
-    sound()
-    caught, survivors = judge_all(found, not options.no_tests)
-    stale = [] if options.sample is not None or options.files else sorted(set(EQUIVALENT) - {m.key for m in found})
-    for key in stale:
-        print(f"gone from the code, take it out of EQUIVALENT: {key}")
-    by = ", ".join(f"{count} by {judge}" for judge, count in caught.items())
-    print(f"{len(found)} mutants: {by}; {len(survivors)} survive ({time.monotonic() - began:.0f} s)")
-    return 1 if survivors or stale else 0
+        print(f"{options.sample} of {len(found)} mutants, seed {seed}")
+        found = random.Random(seed).sample(found, min(options.sample, len(found)))
+    sound(sorted({name for mutant in found for name in served_by(mutant)}))
+    caught, complaints = judge_all(found, not options.no_tests)
+    if not options.files:
+        complaints += [f"no mutant any more, take it out of the table: {key}" for key in EQUIVALENT if key not in keys]
+    by = ", ".join(f"{count} {judge}" for judge, count in caught.items())
+    print(*complaints, f"{len(found)} mutants: {by} ({time.monotonic() - began:.0f} s)", sep="\n")
+    return 1 if complaints else 0
 
 
-def judge_all(found: Sequence[Mutant], by_tests: bool) -> tuple[Counter[str], list[Mutant]]:
-    """Who caught how many, and the mutants that nobody caught."""
+def judge_all(found: Sequence[Mutant], by_tests: bool) -> tuple[Counter[str], list[str]]:
+    """How many each judge caught, and a sentence on each mutant that is not as it should be."""
     caught: Counter[str] = Counter()
-    survivors = []
+    complaints = []
     for mutant in found:
-        if mutant.key in EQUIVALENT:
-            caught["nobody, being equivalent"] += 1
-            continue
-        judge = verdict(mutant, QUICK) or (verdict(mutant, ("tests",)) if by_tests else None)
-        if judge is None:
-            survivors.append(mutant)
-            print(f"survives {mutant.path.relative_to(ROOT)}:{mutant.line}: {mutant.key}", flush=True)
-        else:
-            caught[judge] += 1
-    return caught, survivors
+        judge = verdict(mutant, QUICK)
+        known = mutant.key in EQUIVALENT
+        if judge is None and not known and by_tests:
+            judge = verdict(mutant, ("tests",))
+        if known != (judge is None):
+            where = f"{_short(mutant.path)}:{mutant.line} {mutant.place}: {mutant.change}"
+            complaints.append(f"survives {where}" if judge is None else f"not equivalent, caught by {judge}: {where}")
+            print(complaints[-1], file=sys.stderr, flush=True)
+        caught[f"by {judge}" if judge else "equivalent" if known else "by nobody"] += 1
+    return caught, complaints
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 if __name__ == "__main__":

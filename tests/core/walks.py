@@ -26,8 +26,8 @@ from gradserve_service.core.optimizers import rule_for
 SHAPES = [(4,), (3, 2), (2,), (2, 1, 3), ()]
 SIZE = sum(math.prod(shape) for shape in SHAPES)
 ENDS = np.cumsum([math.prod(shape) for shape in SHAPES])
-QUIET = slice(10, 11)  # an element that never has a gradient, and
-ALWAYS_ZERO = slice(11, 12)  # one that begins at zero
+QUIET = slice(10, 12)  # a tensor that never has a gradient, and
+ZERO = slice(11, 18)  # one that begins at zero, as does an element of that one
 UPDATES, LONG = 7, 40
 DRAWS = 12  # of each declaration in the strategies
 SHARE = 1e-12
@@ -102,8 +102,7 @@ def never_negative_holds(name: str) -> bool:
 
 def _start() -> Any:
     weights = strategies.first_weights(11, SIZE)
-    weights[ALWAYS_ZERO] = 0.0
-    weights[12:14] = 0.0
+    weights[ZERO] = 0.0
     return weights
 
 

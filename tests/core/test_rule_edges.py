@@ -1,0 +1,29 @@
+"""What the rules do where their formula has an edge. Each test is plain: `scripts/mutate.py` calls them as well."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.running import Updates
+from gradserve import specs
+from gradserve_service.core.optimizers.rule import decaying_exponential
+
+
+def test_the_exponential_of_a_large_number_is_nothing() -> None:
+    """Beyond the smallest double it is 0, and no loop is long."""
+    assert decaying_exponential(746.0) == decaying_exponential(1e300) == 0.0
+
+
+def test_polyak_stands_still_where_the_gradient_is_only_rounding() -> None:
+    """At a minimum that is above f_min the gap over the gradient would be a step of any length."""
+    run = Updates(specs.PolyakSgd(lr=0.5, eps=0.0), np.zeros(4))
+    run.step(np.full(4, 1e-9), loss=3.0)
+    assert not run.weights.any()
+
+
+def test_the_average_of_asgd_is_the_weights_bit_for_bit_until_it_begins() -> None:
+    """However far a weight jumps: a mean of one would round."""
+    run = Updates(specs.Asgd(lr=1.0), np.zeros(200, np.float32))
+    for g in np.random.default_rng(1).standard_normal((20, 200)) * np.logspace(6, -6, 20)[:, None]:
+        run.step(g)
+        assert run.slots["ax"].tobytes() == run.weights.tobytes()
