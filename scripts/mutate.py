@@ -52,7 +52,7 @@ from gradserve_service.core.optimizers import RULES  # noqa: E402
 GOLDEN = ROOT / "tests" / "core" / "golden"
 GIVEN = json.loads((GOLDEN / "inputs.json").read_text())
 PASSED_OVER = ("catalogue", "kinds")  # words for people; declarations without a line of arithmetic
-SECONDS_MAX = 20  # a mistake can make a loop endless: then it is caught
+SECONDS_MAX = 20  # of the processor: a mistake can make a loop endless, and is caught then
 TESTS = ("test_laws", "test_optimizers", "test_seed_vectors", "test_directions", "test_tensor_sweeps", "test_update")
 TESTS_SECONDS_MAX = 120
 
@@ -98,7 +98,7 @@ def judged_by_tests(names: Sequence[str]) -> bool:
     import pytest
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    signal.alarm(TESTS_SECONDS_MAX)
+    signal.setitimer(signal.ITIMER_VIRTUAL, TESTS_SECONDS_MAX)
     files = [str(ROOT / "tests" / "core" / f"{name}.py") for name in TESTS]
     quiet = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--rootdir={ROOT}"]
     return pytest.main([*quiet, "-c", str(ROOT / "pyproject.toml"), *files]) == pytest.ExitCode.OK
@@ -161,21 +161,31 @@ def verdict(mutant: Mutant, judges: Iterable[str]) -> str | None:
         os._exit(_in_child(mutant, names, order))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    return (None if code == len(order) else order[code]) if code >= 0 else order[0]
+    return (None if code == len(order) else order[code]) if code >= 0 else "time"
 
 
 def _in_child(mutant: Mutant, names: Sequence[str], order: Sequence[str]) -> int:
-    signal.alarm(SECONDS_MAX)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS_MAX)
     place = 0
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # NumPy warns of what some mistakes make
     try:
         mutant.apply()
+        _forget()
         for place, judge in enumerate(order):  # noqa: B007 – the exit code
             if not JUDGES[judge](names):
                 return place
     except Exception:  # whatever a mistake raises is what a test would fail with
         return place
     return len(order)
+
+
+def _forget() -> None:
+    """What was computed before the mistake and kept: layouts of slots, rules of specs."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("gradserve_service.core"):
+            for value in vars(module).values():
+                if callable(clear := getattr(value, "cache_clear", None)):
+                    clear()
 
 
 def sound(names: Sequence[str], judges: Sequence[str]) -> None:

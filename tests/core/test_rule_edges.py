@@ -6,6 +6,7 @@ import numpy as np
 
 from core.running import Updates
 from gradserve import specs
+from gradserve_service.core.optimizers import rule_for
 from gradserve_service.core.optimizers.rule import decaying_exponential
 
 
@@ -28,3 +29,27 @@ def test_the_average_of_asgd_is_the_weights_bit_for_bit_until_it_begins() -> Non
         run.weights = random.standard_normal(200).astype(np.float32)
         run.step(random.standard_normal(200))
         assert run.slots["ax"].tobytes() == run.weights.tobytes()
+
+
+def test_nothing_over_nothing_is_no_step() -> None:
+    """Without eps, and where nothing came yet: zero, not NaN."""
+    for spec in (specs.Sm3(lr=0.1, eps=0.0), specs.Yogi(lr=0.1, initial_accumulator_value=0.0)):
+        run = Updates(spec, np.ones(3))
+        for _ in range(2):
+            run.step(np.array([0.0, 1.0, 0.0]))
+        assert run.weights[0] == run.weights[2] == 1.0
+        assert run.weights[1] < 1.0
+
+
+def test_rprop_with_a_first_step_of_nothing_stands_still() -> None:
+    """Not even by step_min."""
+    run = Updates(specs.Rprop(lr=0.0), np.ones(3))
+    run.step(np.ones(3))
+    assert (run.weights == 1.0).all()
+
+
+def test_a_group_has_its_own_decay_inside_the_rule() -> None:
+    """A rule that takes decay into its step is another rule for a group of another decay, and the same for the same."""
+    rule = rule_for(specs.Lamb(weight_decay=0.1))
+    assert rule.with_decay(0.1) is rule
+    assert rule.with_decay(0.3).weight_decay == 0.3
