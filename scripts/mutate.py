@@ -209,7 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
         print(f"{options.sample} of {len(found)} mutants, seed {seed}")
         found = random.Random(seed).sample(found, min(options.sample, len(found)))
-    sound(sorted({name for mutant in found for name in served_by(mutant)}), QUICK if options.sample is None else QUICK[:1])
+    sound(
+        sorted({name for mutant in found for name in served_by(mutant)}), QUICK if options.sample is None else QUICK[:1]
+    )
     caught, complaints = judge_all(found, not options.no_tests)
     if not options.files:
         complaints += [f"no mutant any more, take it out of the table: {key}" for key in EQUIVALENT if key not in keys]

@@ -63,7 +63,6 @@ class Walk:
                 return False
         return True
 
-
     def rates_hold(self) -> bool:
         """What is told of a rule's rates is what its step is made of.
 
