@@ -57,7 +57,7 @@ class Mutant:
         return f"{self.place}: {self.change.partition(ARROW)[2]}"
 
     def apply(self) -> None:
-        """Change the function, for the rest of this process. Raises `ValueError` where the code cannot take its place."""
+        """Change the function, for the rest of this process. Raises `ValueError` where its code has other cells."""
         for name in WORDS.values():
             if hasattr(np, name) and name not in ("max", "min", "all", "any"):
                 self.function.__globals__.setdefault(name, getattr(np, name))

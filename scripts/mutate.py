@@ -41,11 +41,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import numpy as np  # noqa: E402 – after the path
-from core import test_rule_edges, walks  # noqa: E402
-from core.running import golden_run, state_digest  # noqa: E402
 from equivalent_mutants import EQUIVALENT  # noqa: E402
 from mutants import Mutant, mutants_of  # noqa: E402
 
+from core import test_rule_edges, walks  # noqa: E402
+from core.running import golden_run, state_digest  # noqa: E402
 from gradserve_service.core import numerics, optimizers  # noqa: E402
 from gradserve_service.core.optimizers import RULES  # noqa: E402
 
@@ -171,10 +171,10 @@ def _in_child(mutant: Mutant, names: Sequence[str], order: Sequence[str]) -> int
     try:
         mutant.apply()
         _forget()
-        for place, judge in enumerate(order):  # noqa: B007 – the exit code
+        for place, judge in enumerate(order):
             if not JUDGES[judge](names):
                 return place
-    except Exception:  # whatever a mistake raises is what a test would fail with
+    except Exception:  # noqa: BLE001 – whatever a mistake raises is what a test would fail with
         return place
     return len(order)
 

@@ -63,7 +63,6 @@ def digests() -> Digests:
 
 def _frozen_cases() -> Digests:
     from core.running import state_digest
-
     from gradserve.specs import OPTIMIZERS
 
     given = json.loads((GOLDEN / "inputs.json").read_text())
@@ -79,7 +78,6 @@ def _frozen_cases() -> Digests:
 def _forms() -> Iterator[tuple[str, dict[str, str]]]:
     """Every form that brings slots, every preset, and every arithmetic path that the tests name."""
     from core import strategies, tensor_strategies
-
     from gradserve.specs import OPTIMIZERS
     from gradserve_service.core.optimizers import RULES
 
@@ -93,9 +91,9 @@ def _forms() -> Iterator[tuple[str, dict[str, str]]]:
 
 def _after_some_updates(spec: Any) -> str:
     import numpy as np
-    from core.running import Updates
     from xxhash import xxh3_64_hexdigest
 
+    from core.running import Updates
     from gradserve import specs
     from gradserve.wire import Layout
 

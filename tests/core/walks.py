@@ -93,7 +93,7 @@ class Walk:
 
 
 def never_negative_holds(name: str) -> bool:
-    """A slot is declared never negative exactly when no walk has it below zero: states from outside are judged by it."""
+    """Is a slot declared never negative exactly when no walk has it below zero?"""
     below = set().union(*(walk.sizes_hold() for walk in walks(name)))
     declared = {slot.name: slot.never_negative for walk in walks(name) for slot in rule_for(walk.spec).slots}
     return all(never == (slot not in below) for slot, never in declared.items())

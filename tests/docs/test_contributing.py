@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 from core import strategies, tensor_strategies
 from core.tensor_twin import TensorTwin
 from core.twin import Twin
@@ -20,7 +19,8 @@ from gradserve_service.core.optimizers import RULES
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 STEPS = PAGE.partition("## Adding an optimizer")[2].partition("\n## ")[0].split("\n**")[1:]
-SHOWN = [step for step in STEPS if "```python" in step]
+BLOCK = re.compile(r"```(?:python|text)\n(.*?)```", re.DOTALL)
+SHOWN = [step for step in STEPS if BLOCK.search(step)]
 
 
 def test_the_example_has_all_its_parts() -> None:
@@ -32,10 +32,10 @@ def test_the_example_has_all_its_parts() -> None:
 
 @pytest.mark.parametrize("step", SHOWN, ids=lambda step: step.partition("**")[0])
 def test_the_code_that_is_shown_stands_in_the_file_that_is_named(step: str) -> None:
-    """Word for word: the last file named before the block that is one of signs."""
-    words, _, rest = step.partition("```python\n")
+    """Word for word; the file is the one of signs that the step names."""
+    words, code, _ = BLOCK.split(step)
     (path,) = re.findall(r"`((?:client|service|tests|scripts)/[\w/]*signs\.py)`", words)
-    assert rest.partition("```")[0] in (ROOT / path).read_text(encoding="utf-8")
+    assert code in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_every_command_that_is_named_is_there() -> None:
