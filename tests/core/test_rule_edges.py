@@ -6,8 +6,10 @@ import numpy as np
 
 from core.running import Updates
 from gradserve import specs
+from gradserve.wire import Layout
 from gradserve_service.core.optimizers import rule_for
 from gradserve_service.core.optimizers.rule import decaying_exponential
+from gradserve_service.core.slots import own_layouts
 
 
 def test_the_exponential_of_a_large_number_is_nothing() -> None:
@@ -53,3 +55,9 @@ def test_a_group_has_its_own_decay_inside_the_rule() -> None:
     rule = rule_for(specs.Lamb(weight_decay=0.1))
     assert rule.with_decay(0.1) is rule
     assert rule.with_decay(0.3).weight_decay == 0.3
+
+
+def test_a_scalar_has_one_accumulator_in_sm3() -> None:
+    """As a vector of one element."""
+    own = own_layouts(rule_for(specs.Sm3()).slots, Layout.of({"scale": [], "one": [1]}))
+    assert own["accumulators"] == Layout.of({"scale": [1], "one": [1]})
