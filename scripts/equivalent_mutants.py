@@ -25,6 +25,7 @@ EQUIVALENT: dict[str, str] = {
     "AcProp.scalars: correct = 1.0 / math.sqrt(1.0 - integer_power(self.beta2, t - 1)) if t > 1 else 0.0": (
         NOTHING_TO_MULTIPLY
     ),
+    "decaying_exponential: if x >= 745.0:": "one number among all",
     "decaying_exponential: if x > 1117.5:": "the squarings underflow to the same 0",
     "decaying_exponential: while x >= 0.0625:": "both ways round that one argument to the same bits, or to the last",
 }
