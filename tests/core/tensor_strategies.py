@@ -33,7 +33,14 @@ lars_fields: dict[str, Any] = {
 lars = st.builds(specs.Lars, momentum=SHARE, nesterov=st.booleans(), **lars_fields) | st.builds(
     specs.Lars, momentum=st.just(0.0), **lars_fields
 )
-novograd = st.builds(specs.Novograd, **MOMENTS, eps=st.sampled_from([0.0, 1e-6]), grad_averaging=st.booleans(), **INNER)
+novograd = st.builds(
+    specs.Novograd,
+    **MOMENTS,
+    eps=st.sampled_from([0.0, 1e-6]),
+    eps_root=st.sampled_from([0.0, 1e-3]),
+    grad_averaging=st.booleans(),
+    **INNER,
+)
 fromage = st.builds(specs.Fromage, lr=LR, **DECAY)
 sm3 = st.builds(specs.Sm3, lr=LR, momentum=st.sampled_from([0.0, 0.5, 0.9]), eps=st.sampled_from([1e-8, 1e-3]), **DECAY)
 by_tensor = lamb | lars | novograd | fromage
@@ -48,10 +55,12 @@ shapes = st.lists(st.sampled_from([(1,), (7,), (5, 3), (2, 6), (3, 2, 4), ()]), 
 EACH = [
     specs.Lamb(lr=0.1, weight_decay=0.01),
     specs.Lamb(lr=0.1, trust_clip=True, weight_decay=0.01, weight_decay_mode="decoupled", maximize=True),
+    specs.Lamb(lr=0.1, eps=0.0, eps_root=1e-3),
     specs.Lars(lr=0.1, weight_decay=0.01),
     specs.Lars(lr=0.1, weight_decay=0.01, norm_of_sum=False, lr_in_momentum=False, nesterov=True),
     specs.Novograd(lr=0.1, weight_decay=0.01),
     specs.Novograd(lr=0.1, grad_averaging=True, maximize=True),
+    specs.Novograd(lr=0.1, eps=0.0, eps_root=1e-3),
     specs.Fromage(lr=0.1, weight_decay=0.01),
     specs.Sm3(lr=0.1, weight_decay=0.01),
     specs.Sm3(lr=0.1, momentum=0.0, maximize=True),

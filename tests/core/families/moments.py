@@ -112,6 +112,7 @@ EACH = [
     specs.Adam(lr=0.1),
     specs.Adam(lr=0.1, amsgrad=True, weight_decay=0.01),
     specs.Adam(lr=0.1, amsgrad=True, amsgrad_corrected=True, eps_root=1e-6, eps_hat=True),
+    specs.Adam(lr=0.1, eps=0.0, eps_root=1e-3),
     specs.AdamW(lr=0.1),
     specs.AdamW(lr=0.1, bias_correction=False, amsgrad=True),
     specs.Adamax(lr=0.1),

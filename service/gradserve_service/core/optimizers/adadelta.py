@@ -33,8 +33,8 @@ class Adadelta(specs.Adadelta, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The mean squares of gradients and of steps."""
-        steps = Slot("acc_delta", "a: the decaying mean of the squared steps, before lr")
-        return Slot("square_avg", "v: the decaying mean of the squared gradients"), steps
+        steps = Slot("acc_delta", "a: the decaying mean of the squared steps, before lr", never_negative=True)
+        return Slot("square_avg", "v: the decaying mean of the squared gradients", never_negative=True), steps
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Factor of the gradient, the root of what a square adds, decay, eps and lr."""

@@ -40,7 +40,8 @@ class Ftrl(specs.Ftrl, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The sum of squares and the linear term."""
-        squares = Slot("accumulator", "n: all squared gradients so far, added", self.initial_accumulator_value)
+        began = self.initial_accumulator_value
+        squares = Slot("accumulator", "n: all squared gradients so far, added", began, never_negative=True)
         return squares, Slot("linear", "z: all gradients so far, less what the weights were worth")
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
@@ -102,7 +103,7 @@ class Madgrad(specs.Madgrad, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The anchor and both weighted sums."""
-        squares = Slot("grad_sum_sq", "G: all squared gradients so far, weighted and added")
+        squares = Slot("grad_sum_sq", "G: all squared gradients so far, weighted and added", never_negative=True)
         return ANCHOR, squares, Slot("s", "S: all gradients so far, weighted and added")
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
@@ -142,10 +143,10 @@ class Cocob(specs.Cocob, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The anchor and the accounts of the bettor."""
-        largest = Slot("largest", "L: the largest gradient so far", self.eps)
-        sums = Slot("grad_norm_sum", "G: the sizes of all gradients so far, added")
+        largest = Slot("largest", "L: the largest gradient so far", self.eps, never_negative=True)
+        sums = Slot("grad_norm_sum", "G: the sizes of all gradients so far, added", never_negative=True)
         theta = Slot("theta", "C: all gradients so far, added, with the sign turned")
-        return ANCHOR, largest, sums, Slot("reward", "R: what the bets have won"), theta
+        return ANCHOR, largest, sums, Slot("reward", "R: what the bets have won", never_negative=True), theta
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Factor of the gradient, α."""

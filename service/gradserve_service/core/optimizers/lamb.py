@@ -51,8 +51,7 @@ class Lamb(specs.Lamb, PerTensorRule):
         if self.bias_correction:
             c1, c2 = 1.0 - integer_power(self.beta1, t), 1.0 - integer_power(self.beta2, t)
         r, decay = math.sqrt(c2), self.weight_decay if self.weight_decay_mode == "in_update" else 0.0
-        take1, take2 = (1.0 - self.beta1) * scale, math.sqrt(1.0 - self.beta2) * scale
-        eps = max(self.eps * r, TINY)
+        take1, take2, eps = 1.0 - self.beta1, math.sqrt(1.0 - self.beta2), max(self.eps * r, TINY)
         return take1, self.beta1, take2, self.beta2, self.eps_root * c2, eps, r / c1, decay, lr
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:

@@ -49,7 +49,8 @@ class Adan(specs.Adan, Rule):
     def slots(self) -> tuple[Slot, ...]:
         """Three means and the gradient before."""
         difference = Slot("exp_avg_diff", "v: the decaying mean of differences of gradients")
-        square = Slot("exp_avg_sq", "n: the decaying mean of squares of gradients with their differences")
+        meaning = "n: the decaying mean of squares of gradients with their differences"
+        square = Slot("exp_avg_sq", meaning, never_negative=True)
         return MOMENTS[0], difference, square, Slot("prev_grad", "p: the gradient before")
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:

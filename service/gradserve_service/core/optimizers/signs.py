@@ -124,7 +124,7 @@ class Rprop(specs.Rprop, Rule):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The gradient before and the step lengths."""
-        lengths = Slot("step_size", "d: how far each weight steps", self.lr)
+        lengths = Slot("step_size", "d: how far each weight steps", self.lr, never_negative=True)
         return (Slot("prev", "p: the gradient before, 0 where its sign turned"), lengths)
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:

@@ -17,7 +17,11 @@ from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, integer_power, keep_
 __all__ = ["AcProp", "AdaBelief", "Adopt", "RAdam", "Yogi"]
 
 TRUSTED = 5.0  # gradients that the second moment must be worth before RAdam divides by it
-VARIANCE = Slot("exp_avg_var", "s: the decaying mean of squared differences between gradients and their mean")
+VARIANCE = Slot(
+    "exp_avg_var",
+    "s: the decaying mean of squared differences between gradients and their mean",
+    never_negative=True,
+)
 
 
 class RAdam(specs.RAdam, Rule):
@@ -134,7 +138,8 @@ class Yogi(specs.Yogi, Rule):
         """The two moments, with the values they start at."""
         m, v = MOMENTS
         first = Slot(m.name, m.meaning, self.initial_moment_value)
-        return first, Slot(v.name, "v: second moment, moved by squares", self.initial_accumulator_value)
+        square = Slot(v.name, "v: second moment, moved by squares", self.initial_accumulator_value, never_negative=True)
+        return first, square
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Factor of the gradient, share and decay of the mean, step of the second moment, eps and the gain."""

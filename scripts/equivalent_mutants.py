@@ -1,0 +1,31 @@
+"""Mutants of `scripts/mutate.py` that change nothing, with the reason: place and new source → why."""
+
+UNREAD = "the number is not read in this form"
+NOTHING_TO_MULTIPLY = "what it stands before is 0 there"
+
+A_SIGN = "only the sign of the product is read, and a quotient's is the same"
+A_SQUARE = "the difference is squared"
+
+EQUIVALENT: dict[str, str] = {
+    "Adagrad.scalars: inside, outside = (self.eps, 0.0) if self.eps_in_sqrt else (1.0, self.eps)": UNREAD,
+    "Adamax.scalars: inside, after = (self.eps, 0.0) if self.eps_in_max else (1.0, self.eps)": UNREAD,
+    "RmsProp.scalars: inside, outside = (self.eps * r * r, 0.0) if self.eps_in_sqrt else (1.0, self.eps * r)": UNREAD,
+    "Ftrl.scalars: per_lr = 1.0 / lr if lr else 1.0": "at a rate of 0 nothing moves, whatever it is",
+    "OptimisticAdam.scalars: of_m, of_g = (r / c1, 1.0)": UNREAD,
+    "_optimism: return (lr * alpha, 1.0) if t == 1 else (lr * (alpha + beta), lr * beta)": NOTHING_TO_MULTIPLY,
+    "Novograd.of_tensor: return (1.0 / size if size else 1.0,)": NOTHING_TO_MULTIPLY,
+    "AdEMAMix._slow_decay: if t > self.beta3_warmup or min(self.beta1, self.beta3) == 0.0:": "the line ends at beta3",
+    "PolyakSgd.of_run: step = min(gap / size, self.max_lr) if size >= NO_GRADIENT else 0.0": "one number among all",
+    "SignSgd.change: multiply(sign(divide(g, scale, u), u), lr, u)": A_SIGN,
+    "Rprop.change: sign(multiply(divide(g, scale, u), sign(p, p), turn), turn)": A_SIGN,
+    "RAdam._rectified: return math.sqrt((p - 4.0) * (p - 2.0) * q / ((q - 4.0) * (q - 2.0) * p)) if p >= TRUSTED "
+    "else 0.0": "one number among all",
+    "AdaBelief.change: multiply(subtract(m, multiply(g, scale, u), u), take2, u)": A_SQUARE,
+    "AcProp.change: multiply(subtract(m, multiply(g, scale, u), u), take2, u)": A_SQUARE,
+    "AcProp.scalars: correct = 1.0 / math.sqrt(1.0 - integer_power(self.beta2, t - 1)) if t > 1 else 0.0": (
+        NOTHING_TO_MULTIPLY
+    ),
+    "decaying_exponential: if x >= 745.0:": "one number among all",
+    "decaying_exponential: if x > 1117.5:": "the squarings underflow to the same 0",
+    "decaying_exponential: while x >= 0.0625:": "both ways round that one argument to the same bits, or to the last",
+}
