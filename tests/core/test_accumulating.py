@@ -42,7 +42,7 @@ def gradient_of(tensors: dict[str, Sequence[float]]) -> Gradient:
     """The push of these tensors; what a shape has too many is cut off."""
     sent = LAYOUT.subset(tensors)
     vector = np.concatenate([np.float32(tensors[name])[: math.prod(SHAPES[name])] for name in sent.names])
-    return Gradient.whole(vector.astype(np.float32)).placed(spans_between(sent, LAYOUT))
+    return Gradient.whole(vector.astype(np.float32)).placed(sent, LAYOUT)
 
 
 @given(pushes)

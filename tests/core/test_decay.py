@@ -64,11 +64,14 @@ def test_each_group_decays_by_its_own_terms() -> None:
     assert run.weights.tolist() == [4.0 * (1 - 2 * 0.25)]
 
 
+DECAY_OF_THEIR_OWN = ("momo", "momo_adam", "dadapt_adam", "prodigy", "adafactor", "soap")  # it is in their formula
+
+
 def test_every_rule_with_decoupled_decay_has_the_other_modes() -> None:
-    """They are the driver's, not the rule's."""
+    """They are the driver's, not the rule's, unless the rule reckons with the decay that it is told of."""
     for name, spec in OPTIMIZERS.built.items():
         modes = get_args(spec.model_fields["weight_decay_mode"].annotation)
-        assert set(BESIDE) <= set(modes) or "decoupled" not in modes, name
+        assert set(BESIDE) <= set(modes) or "decoupled" not in modes or name in DECAY_OF_THEIR_OWN, name
 
 
 @pytest.mark.parametrize("mode", BESIDE)

@@ -60,7 +60,8 @@ def test_a_group_is_updated_as_a_run_of_its_own_settings(spec: Any, mode: str) -
         own = np.concatenate([np.arange(s.start, s.stop) for s in STRETCHES if s.group == place])
         assert run.weights[own].tobytes() == alone.weights[own].tobytes()
         assert all(run.slots[name][own].tobytes() == alone.slots[name][own].tobytes() for name in run.slots)
-        assert run.memory == alone.memory
+        if term.lr == max(each.lr for each in terms):  # what a rule remembers goes by the largest rate
+            assert run.memory == alone.memory
 
 
 @each

@@ -238,10 +238,10 @@ def test_keras_defaults_that_ask_for_nothing_are_dropped():
 @pytest.mark.parametrize(
     ("written", "detail"),
     [
-        ("rowwise_adam",
-         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'rowwise_adam' yet"),
-        ("exact_row_wise_adagrad",
-         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'rowwise_adagrad' yet"),
+        ("mechanic",
+         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'mechanic' yet"),
+        ("L-BFGS",
+         f"optimizer: expected one of {BUILT}; this version does not build the optimizer 'lbfgs' yet"),
         ("adma", f"optimizer: expected one of {BUILT}, came 'adma'"),
         ({"lr": 1}, f"optimizer: expected 'name' to be one of {BUILT}"),
         ({"name": 3}, f"optimizer: expected 'name' to be one of {BUILT}"),
