@@ -90,7 +90,7 @@ def reference_run(reference: str, case: dict[str, Any], given: dict[str, Any], d
 def schedules_golden() -> dict[str, Any]:
     """The cases of scripts/parity.py, schedules up to k = 129, plateaus as [report, rate] where the rate changed."""
     import parity
-    import references
+    import reference_rates
 
     schedules = [
         {"schedule": schedule, "reference": reference, "bound": bound, "rates": rates[:130]}
@@ -98,7 +98,7 @@ def schedules_golden() -> dict[str, Any]:
     ]
     plateaus = []
     for fields in parity.plateau_cases():
-        rates = references.PLATEAUS[fields["style"]](parity.reports(fields["mode"]), parity.LR, fields)
+        rates = reference_rates.PLATEAUS[fields["style"]](parity.reports(fields["mode"]), parity.LR, fields)
         changes = [[i, r] for i, (r, before) in enumerate(zip(rates, [parity.LR, *rates], strict=False)) if r != before]
         plateaus.append({"plateau": fields, "changes": changes})
     reports = {mode: parity.reports(mode) for mode in ("min", "max")}

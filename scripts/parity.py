@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import reference_rates
 import references
 from cases import FAMILIES
 from cases.draws import Draw
@@ -125,7 +126,7 @@ TORCH_CYCLES = [
 
 def schedule_cases() -> Iterator[tuple[dict[str, Any], str, float, list[Any]]]:
     """Our schedule, the reference, the bound on the difference over lr, and the reference's rates from k = 0 on."""
-    t, k, o = references.torch_rates, references.keras_rates, references.optax_rates
+    t, k, o = reference_rates.torch_rates, reference_rates.keras_rates, reference_rates.optax_rates
     exact, single = 1e-12, 2e-7
     initial = {"initial_learning_rate": LR}
     yield {"name": "ExponentialLR", "gamma": 0.98}, "torch", exact, t("ExponentialLR", LR, RATES, gamma=0.98)
@@ -183,13 +184,13 @@ def schedule_cases() -> Iterator[tuple[dict[str, Any], str, float, list[Any]]]:
         rates = t("OneCycleLR", LR, int(cycle_given["total_steps"]), momentum=True, **cycle_given)
         yield {"name": "OneCycleLR", **cycle_given}, "torch", exact, rates
     for total in (10, 97, 120, 121):
-        rates = references.geron_rates(LR, total, total)
+        rates = reference_rates.geron_rates(LR, total, total)
         yield {"name": "1cycle", "style": "geron", "total_steps": total, "cycle_momentum": False}, "geron", exact, rates
 
 
 def composed_cases() -> Iterator[tuple[dict[str, Any], str, float, list[Any]]]:
     """As `schedule_cases`: milestones, restarts, triangles, trapezoids, and schedules made of schedules."""
-    t, k, o = references.torch_rates, references.keras_rates, references.optax_rates
+    t, k, o = reference_rates.torch_rates, reference_rates.keras_rates, reference_rates.optax_rates
     exact, single = 1e-12, 2e-7
     for name, given in (
         ("MultiStepLR", {"milestones": [30, 9, 30, 200], "gamma": 0.5}),
@@ -216,19 +217,21 @@ def composed_cases() -> Iterator[tuple[dict[str, Any], str, float, list[Any]]]:
         yield {"name": "table", "points": points, "interpolate": kind, "relative": True}, "optax", exact, rates
     for form in ("linear", "cosine", "1-sqrt"):
         given = {"num_warmup_steps": 20, "num_stable_steps": 50, "num_decay_steps": 70, "min_lr_ratio": 0.1}
-        rates = references.transformers_rates("get_wsd_schedule", LR, RATES, warmup_type=form, decay_type=form, **given)
+        rates = reference_rates.transformers_rates(
+            "get_wsd_schedule", LR, RATES, warmup_type=form, decay_type=form, **given
+        )
         yield {"name": "wsd", "warmup_type": form, "decay_type": form, **given}, "transformers", exact, rates
     for timescale in (None, 300):
         given = {"num_warmup_steps": 20, "timescale": timescale}
-        rates = references.transformers_rates("get_inverse_sqrt_schedule", LR, RATES, **given)
+        rates = reference_rates.transformers_rates("get_inverse_sqrt_schedule", LR, RATES, **given)
         yield {"name": "inverse_sqrt", **given}, "transformers", exact, rates
     paper = [512**-0.5 * min((i + 1) ** -0.5, (i + 1) * 40**-1.5) for i in range(RATES)]
     yield {"name": "noam", "d_model": 512, "warmup_steps": 40}, "paper", exact, paper
     for strategy in ("cos", "linear"):
-        rates = references.swa_rates(LR, RATES, swa_lr=0.05, anneal_epochs=20, anneal_strategy=strategy)
+        rates = reference_rates.swa_rates(LR, RATES, swa_lr=0.05, anneal_epochs=20, anneal_strategy=strategy)
         yield {"name": "SWALR", "swa_lr": 0.05, "anneal_epochs": 20, "anneal_strategy": strategy}, "torch", exact, rates
     line = {"init_value": 0.01, "end_value": LR, "transition_steps": 20}
-    rates = references.joined_rates(
+    rates = reference_rates.joined_rates(
         RATES, [("linear_schedule", line), ("cosine_decay_schedule", {"init_value": LR, "decay_steps": 90})], [20]
     )
     then = {"name": "cosine", "decay_steps": 90}
@@ -239,9 +242,9 @@ def composed_cases() -> Iterator[tuple[dict[str, Any], str, float, list[Any]]]:
         {"name": "CosineAnnealingLR", "T_max": 50},
     ]
     milestones = [20, 150]
-    rates = references.composed_torch_rates("SequentialLR", LR, RATES, parts, milestones=milestones)
+    rates = reference_rates.composed_torch_rates("SequentialLR", LR, RATES, parts, milestones=milestones)
     yield {"name": "SequentialLR", "schedulers": parts, "milestones": milestones}, "torch", exact, rates
-    rates = references.composed_torch_rates("ChainedScheduler", LR, RATES, parts[:2])
+    rates = reference_rates.composed_torch_rates("ChainedScheduler", LR, RATES, parts[:2])
     yield {"name": "ChainedScheduler", "schedulers": parts[:2]}, "torch", exact, rates
 
 
@@ -258,7 +261,7 @@ def schedule_difference(schedule: dict[str, Any], rates: list[Any]) -> float:
 
 def plateau_cases() -> Iterator[dict[str, Any]]:
     """Plateaus of every style, both modes and thresholds, with cooldown and a floor."""
-    every = itertools.product(references.PLATEAUS, ("min", "max"), ("rel", "abs"), (0, 2), (0.0, 0.02))
+    every = itertools.product(reference_rates.PLATEAUS, ("min", "max"), ("rel", "abs"), (0, 2), (0.0, 0.02))
     for style, mode, kind, cooldown, floor in every:
         impossible = {"keras": kind == "rel", "optax": mode == "max" or kind == "abs"}
         if impossible.get(style, False):
@@ -295,7 +298,7 @@ def schedule_rows() -> Iterator[tuple[str, bool]]:
         worst[key] = max(worst.get(key, 0.0), schedule_difference(schedule, rates))
     for fields in plateau_cases():
         values, key = reports(fields["mode"]), ("reduce_on_plateau", fields["style"], 1e-12)
-        theirs = references.PLATEAUS[fields["style"]](values, LR, fields)
+        theirs = reference_rates.PLATEAUS[fields["style"]](values, LR, fields)
         assert len(set(theirs)) > 2, "a plateau that never fell proves nothing"
         difference = max(abs(a - b) / LR for a, b in zip(our_plateau(values, fields), theirs, strict=True))
         worst[key] = max(worst.get(key, 0.0), difference)

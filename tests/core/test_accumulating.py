@@ -21,7 +21,7 @@ from gradserve_service.core.arrays import Arrays, update
 from gradserve_service.core.batches import EMPTY, Batch
 from gradserve_service.core.blocks import in_turn
 from gradserve_service.core.entries import write_entry
-from gradserve_service.core.gradient import Gradient, spans_between
+from gradserve_service.core.gradient import Gradient
 
 LAYOUT = Layout.of({"a": [2, 2], "b": [], "c": [0, 3], "d": [3]})
 SHAPES = dict(zip(LAYOUT.names, LAYOUT.shapes, strict=True))

@@ -10,7 +10,7 @@ import pytest
 from gradserve.specs import AGGREGATIONS, AVERAGES, CLIPS, OPTIMIZERS, SCHEDULES, STALENESS
 from gradserve.wire import decode_frame
 from gradserve_service.core import schedules
-from gradserve_service.http.documents import PREVIEW_STEPS_MAX, CatalogueItem, OptimizerCatalogue
+from gradserve_service.http.catalogue_documents import PREVIEW_STEPS_MAX, CatalogueItem, OptimizerCatalogue
 
 FAMILIES = {
     "optimizers": OPTIMIZERS,

@@ -58,28 +58,14 @@ _BUILT: Mapping[str, type[OptimizerFields]] = {
     spec.model_fields["name"].default: spec for family in _FAMILIES for spec in family
 }
 
-# All that the design knows; what is not built yet is refused by name.
-_DESIGNED = (
-    "adadelta", "adamaxw", "nadamw", "radam", "lion", "sign_sgd", "signum",
-    "adabelief", "yogi", "adan", "ademamix", "simplified_ademamix", "adopt", "acprop", "ftrl", "rprop", "asgd",
-    "madgrad", "cocob", "optimistic_gradient_descent", "optimistic_adam", "noisy_sgd", "fromage", "lamb", "lars",
-    "novograd", "adafactor", "muon", "sm3", "shampoo", "soap", "schedule_free_sgd", "schedule_free_adamw",
-    "schedule_free_radam", "prodigy", "dadapt_adam", "dadapt_sgd", "dog", "dowg", "polyak_sgd", "momo", "momo_adam",
-    "mechanic", "lbfgs", "sparse_adam", "rowwise_adagrad", "rowwise_adam", "fedavgm", "fedadagrad", "fedadam",
-    "fedyogi", "diloco",
-)  # fmt: skip
-_DESIGNED_ALIASES = {
-    "averagedsgd": "asgd", "sgdschedulefree": "schedule_free_sgd", "adamwschedulefree": "schedule_free_adamw",
-    "dadaptadamw": "dadapt_adam", "sps": "polyak_sgd", "ogd": "optimistic_gradient_descent",
-    "lazyadam": "sparse_adam", "exactrowwiseadagrad": "rowwise_adagrad", "partialrowwiseadam": "rowwise_adam",
-}  # fmt: skip
+# Known from elsewhere and not built: refused by name.
+_NOT_BUILT = ("mechanic", "lbfgs")
 
 OPTIMIZERS = Family(
     kind="optimizer",
     built=_BUILT,
     aliases={alias: (name, fields) for name, spec in _BUILT.items() for alias, fields in spec.other_names.items()},
-    planned=tuple(name for name in _DESIGNED if name not in _BUILT),
-    planned_aliases={alias: name for alias, name in _DESIGNED_ALIASES.items() if name not in _BUILT},
+    planned=_NOT_BUILT,
 )
 
 # What a Keras optimizer's config holds besides hyperparameters, and the value that asks for nothing.

@@ -14,7 +14,7 @@ from gradserve.specs import RunChanges, RunSpec
 from gradserve.wire import DTYPES, MEDIA_TYPE
 from gradserve_service.replica import AVERAGE_NAMES, RAW
 
-from . import documents
+from . import catalogue_documents, documents
 from .links import add_links
 from .media import JSON
 from .parameters import NAME_PATTERN, SEQUENCE_MAX
@@ -30,8 +30,8 @@ __all__ = ["openapi_document"]
 
 # Models that no route of FastAPI's names by itself.
 _BODIES: tuple[type[BaseModel], ...] = (
-    RunSpec, RunChanges, documents.Registration, documents.SchedulePreview, documents.PushBody, documents.WeightsBody,
-    documents.ReportBody, documents.RestoreBody,
+    RunSpec, RunChanges, documents.Registration, catalogue_documents.SchedulePreview, documents.PushBody,
+    documents.WeightsBody, documents.ReportBody, documents.RestoreBody,
 )  # fmt: skip
 _ANSWERS: tuple[type[BaseModel], ...] = (
     documents.ProblemDocument, documents.PushOutcome, documents.PushWithWeights, documents.WeightsDocument,

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gradserve.specs import PushFields
 from gradserve.wire import Frame
 
 from ..core.control import WorkerRow
 from ..core.entries import Entry
 from ..core.gradient import Gradient
-from ..core.machine import Append, Request, Verdict
+from ..core.machine import Append, Push, Request, Verdict
 from ..limits import Limits
 from ..store.protocols import Store
 from ..store.records import ObjectRef, Record
@@ -53,3 +54,33 @@ async def record_of(proposal: Proposal, entry: Entry, store: Store, uid: str, li
     if proposal.object is None:
         proposal.object = await store.put_object(uid, frame.stored())
     return Record(entry.position, entry.hash, entry.raw, object=proposal.object)
+
+
+def push_request(
+    worker: str,
+    sequence: int,
+    frame: Frame,
+    fields: PushFields,
+    digest: str = "",
+    non_finite: tuple[str, ...] = (),
+) -> Push:
+    """A push by what it says of itself and what was measured of it."""
+    return Push(
+        worker=worker,
+        sequence=sequence,
+        digest=digest,
+        size=frame.size,
+        codec=frame.dtype,
+        layout=frame.layout,
+        rows=frame.rows_needed,
+        non_finite=non_finite,
+        base_version=fields.base_version,
+        base=fields.base,
+        generation=fields.generation,
+        after=fields.after,
+        samples=fields.samples,
+        loss=fields.loss,
+        cursor=fields.cursor,
+        lr=fields.lr,
+        loss_scale=fields.loss_scale,
+    )

@@ -25,7 +25,6 @@ from ..core.machine import (
     Leave,
     Load,
     Look,
-    Push,
     Register,
     Report,
     Request,
@@ -43,7 +42,7 @@ from .checkpoints import Checkpoints
 from .descriptions import run_json, slots_by_tensor, worker_json
 from .heads import HeadReads
 from .past import Past
-from .proposals import Proposal
+from .proposals import Proposal, push_request
 from .published import Published, PushAnswer
 from .recovery import State, Workshop
 from .restores import Restores
@@ -179,7 +178,7 @@ class Replica:
             non_finite = await self._shop.run(
                 frame.layout.parameters, lambda _: tuple(non_finite_tensors(frame, loss_scale=scale))
             )
-        push = _push(worker, sequence, frame, fields, frame.digest, non_finite)
+        push = push_request(worker, sequence, frame, fields, frame.digest, non_finite)
         return self._proposal(push, frame=frame, gradient=gradient, timings={"ingest": perf_counter() - started})
 
     def _goes_early(self, worker: str, sequence: int, frame: Frame, fields: PushFields) -> bool:
@@ -188,7 +187,7 @@ class Replica:
         state = self._sequencer.state
         if frame.size <= self._limits.inline_payload_bytes_max or state is None:
             return False
-        return isinstance(decide(state.control, _push(worker, sequence, frame, fields), 0), Append)
+        return isinstance(decide(state.control, push_request(worker, sequence, frame, fields), 0), Append)
 
     async def _upload(self, frame: Frame) -> tuple[ObjectRef, float]:
         started = perf_counter()
@@ -426,33 +425,3 @@ def check_weights(frame: Frame) -> None:
         raise refuse("validation-error", "weights: expected one tensor at least, none came")
     if bad := non_finite_tensors(frame, squares=False):
         raise refuse("validation-error", f"weights: expected finite numbers, NaN or Infinity came in {', '.join(bad)}")
-
-
-def _push(
-    worker: str,
-    sequence: int,
-    frame: Frame,
-    fields: PushFields,
-    digest: str = "",
-    non_finite: tuple[str, ...] = (),
-) -> Push:
-    """A push by what it says of itself and what was measured of it."""
-    return Push(
-        worker=worker,
-        sequence=sequence,
-        digest=digest,
-        size=frame.size,
-        codec=frame.dtype,
-        layout=frame.layout,
-        rows=frame.rows_needed,
-        non_finite=non_finite,
-        base_version=fields.base_version,
-        base=fields.base,
-        generation=fields.generation,
-        after=fields.after,
-        samples=fields.samples,
-        loss=fields.loss,
-        cursor=fields.cursor,
-        lr=fields.lr,
-        loss_scale=fields.loss_scale,
-    )

@@ -12,7 +12,7 @@ from gradserve_service.core import schedules
 from gradserve_service.replica import optimizer_catalogue
 
 from ..bodies import read_document
-from ..documents import (
+from ..catalogue_documents import (
     AggregationCatalogue,
     AverageCatalogue,
     ClipCatalogue,
@@ -21,9 +21,8 @@ from ..documents import (
     ScheduleCatalogue,
     SchedulePreview,
     StalenessCatalogue,
-    checked,
-    document_body,
 )
+from ..documents import checked, document_body
 from ..json_text import JsonAnswer, encode_json
 from ..media import JSON
 from ..parameters import Incoming
