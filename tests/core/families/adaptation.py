@@ -108,7 +108,7 @@ FIELDS: dict[str, Any] = {
 }  # fmt: skip
 MOMENTS: dict[str, Any] = {
     "beta1": st.floats(0, 0.99), "beta2": st.floats(0.3, 0.9999), "eps": st.sampled_from([1e-8, 1e-3]),
-    "bias_correction": st.booleans(), **FIELDS,
+    "bias_correction": st.booleans(), **FIELDS, "weight_decay_mode": st.sampled_from(["l2", "decoupled"]),
 }  # fmt: skip
 OPTIMIZERS = (
     st.builds(specs.DAdaptSgd, momentum=st.sampled_from([0.0, 0.5, 0.9]), **FIELDS)

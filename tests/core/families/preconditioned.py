@@ -92,7 +92,8 @@ class AxesChanges:
                     state["P", axis] = times(scaled, turned(vectors))
                 u = along(u, shape, axis, state["P", axis])
             if spec.grafting == "sgd":
-                u = [x * math.hypot(*g) / math.hypot(*u) for x in u]
+                size = math.hypot(*u)
+                u = [x * math.hypot(*g) / size if size else 0.0 for x in u]
             m = state["m"] = [spec.momentum * x + y for x, y in zip(state.get("m", [0.0] * len(u)), u, strict=True)]
             changes.append([lr * x for x in m])
         return changes

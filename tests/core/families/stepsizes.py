@@ -72,6 +72,7 @@ def product(xs: list[Numbers], ys: list[Numbers]) -> float:
 
 FIELDS: dict[str, Any] = {
     "lower_bound": st.sampled_from([0.0, 1.5, -1.0]), "adapt_lower_bound": st.booleans(), **DECAY,
+    "weight_decay_mode": st.sampled_from(["l2", "decoupled"]),
 }  # fmt: skip
 OPTIMIZERS = (
     st.builds(specs.PolyakSgd, lr=LR, f_min=st.sampled_from([0.0, 1.5]), variant=st.sampled_from(["sps", "sps+"]))
