@@ -18,7 +18,7 @@ EQUIVALENT: dict[str, str] = {
     "PolyakSgd.of_run: step = min(gap / size, self.max_lr) if size >= NO_GRADIENT else 0.0": "one number among all",
     "SignSgd.change: multiply(sign(divide(g, scale, u), u), lr, u)": A_SIGN,
     "Rprop.change: sign(multiply(divide(g, scale, u), sign(p, p), turn), turn)": A_SIGN,
-    "RAdam._rectified: return math.sqrt((p - 4.0) * (p - 2.0) * q / ((q - 4.0) * (q - 2.0) * p)) if p >= TRUSTED "
+    "rectification: return math.sqrt((p - 4.0) * (p - 2.0) * q / ((q - 4.0) * (q - 2.0) * p)) if p >= trusted "
     "else 0.0": "one number among all",
     "AdaBelief.change: multiply(subtract(m, multiply(g, scale, u), u), take2, u)": A_SQUARE,
     "AcProp.change: multiply(subtract(m, multiply(g, scale, u), u), take2, u)": A_SQUARE,

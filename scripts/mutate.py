@@ -51,7 +51,7 @@ from gradserve_service.core.optimizers import RULES  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "core" / "golden"
 GIVEN = json.loads((GOLDEN / "inputs.json").read_text())
-PASSED_OVER = ("catalogue", "kinds")  # words for people; declarations without a line of arithmetic
+PASSED_OVER = ("catalogue",)  # words for people
 SECONDS_MAX = 20  # of the processor: a mistake can make a loop endless, and is caught then
 TESTS = ("test_laws", "test_optimizers", "test_seed_vectors", "test_directions", "test_tensor_sweeps", "test_update")
 TESTS_SECONDS_MAX = 120
@@ -65,22 +65,24 @@ def judged_by_twin(names: Sequence[str]) -> bool:
 def judged_by_library(names: Sequence[str]) -> bool:
     """Do the golden cases end where torch, Keras and optax ended?"""
     for case in _cases("torch", names) + _cases("others", names):
-        expected = case["weights_after"].get("float64", case["weights_after"])
+        expected, bound = case["weights_after"].get("float64", case["weights_after"]), case.get("bound", 1e-11)
         last = np.array(GIVEN["weights"])
         path = np.zeros_like(last)
         for run in golden_run(case, GIVEN, "float64"):
             path, last = path + np.abs(run.weights - last), run.weights
             theirs = expected.get(str(run.updates))
-            if theirs and not np.all(np.abs(last - theirs) <= 1e-11 * path + np.spacing(np.abs(last))):
+            if theirs and not np.all(np.abs(last - theirs) <= bound * path + np.spacing(np.abs(last))):
                 return False
     return True
 
 
 def judged_by_bits(names: Sequence[str]) -> bool:
     """Are the frozen digests what they were?"""
+    golden = numerics.GOLDEN
     cases = _cases("bits", names)
     frozen = all(state_digest(case, GIVEN) == case["state_sha256"] for case in cases)
-    return frozen and all(numerics.golden_digest(name) == numerics.GOLDEN[name] for name in names)
+    # Bits of one machine's kind are frozen nowhere.
+    return frozen and all(numerics.golden_digest(name) == golden[name] for name in names if name in golden)
 
 
 def judged_by_laws(names: Sequence[str]) -> bool:

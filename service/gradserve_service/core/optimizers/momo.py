@@ -13,7 +13,7 @@ from gradserve import specs
 
 from ..blocks import Array
 from .adam import MOMENTS
-from .kinds import GroupSums, Total, WholeRunRule
+from .kinds import GroupSums, Total, WholeRunRule, over_run
 from .polyak import NO_GRADIENT
 from .rule import TINY, Memory, Scalar, Slot, integer_power, keep_and_add
 
@@ -70,9 +70,7 @@ class _Momo(WholeRunRule):
         """τ of each group."""
         assert loss is not None, "a push without its loss is refused"
         (kept, correction), lr = self.shares(t), max(group.lr for group in groups)
-        size = product = now = 0.0
-        for group in groups:
-            size, product, now = size + group.sums[0], product + group.sums[1], now + group.sums[2]
+        size, product, now = over_run(groups)
         memory["loss_mean"] = kept * memory["loss_mean"] + (1.0 - kept) * loss
         memory["product_mean"] = kept * memory["product_mean"] + (1.0 - kept) * now
         gap = memory["loss_mean"] - memory["product_mean"]
