@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -53,7 +54,10 @@ GOLDEN = ROOT / "tests" / "core" / "golden"
 GIVEN = json.loads((GOLDEN / "inputs.json").read_text())
 PASSED_OVER = ("catalogue",)  # words for people
 SECONDS_MAX = 20  # of the processor: a mistake can make a loop endless, and is caught then
-TESTS = ("test_laws", "test_optimizers", "test_seed_vectors", "test_directions", "test_tensor_sweeps", "test_update")
+TESTS = (
+    "test_laws", "test_optimizers", "test_seed_vectors", "test_directions", "test_tensor_sweeps", "test_update",
+    "test_rows", "test_whole_run", "test_schedule_free", "test_preconditioned",
+)  # fmt: skip
 TESTS_SECONDS_MAX = 120
 
 
@@ -147,12 +151,25 @@ def served_by(mutant: Mutant) -> list[str]:
     owner, function = mutant.owner, mutant.function
     if owner is not None:
         return [name for name, rule in RULES.items() if issubclass(rule, owner)]
-    modules = {name: [vars(sys.modules[base.__module__]) for base in rule.__mro__] for name, rule in RULES.items()}
-    return [name for name, globs in modules.items() if any(function in _functions(names) for names in globs)]
+    beside = [x for x in _functions(vars(sys.modules[function.__module__])) if x.__module__ == function.__module__]
+    # A helper that no rule's module has by name is called by one beside it.
+    return _having([function]) or _having(beside)
+
+
+def _having(functions: Sequence[Any]) -> list[str]:
+    """The optimizers in whose modules one of these functions is."""
+    modules = {name: {base.__module__ for base in rule.__mro__} for name, rule in RULES.items()}
+    return [
+        name
+        for name, its in modules.items()
+        if any(function in _functions(vars(sys.modules[module])) for module in its for function in functions)
+    ]
 
 
 def _functions(names: dict[str, Any]) -> list[Any]:
-    return [value for value in names.values() if callable(value) and hasattr(value, "__code__")]
+    """Those of a module, its own and imported ones, without what remembers their results."""
+    unwrapped = [inspect.unwrap(value) for value in names.values() if callable(value)]
+    return [value for value in unwrapped if hasattr(value, "__code__")]
 
 
 def verdict(mutant: Mutant, judges: Iterable[str]) -> str | None:

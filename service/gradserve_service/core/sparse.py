@@ -34,7 +34,7 @@ def rows_refused(spec: RunSpec, layout: Layout, names: Iterable[str]) -> Rejecti
         others = ", ".join(name for name, rule in RULES.items() if rule.sparse != "no")
         return _refusal(names, f"{optimizer} needs the whole gradient: send the tensor whole, or use one of {others}")
     if spec.accumulate is not None:
-        return _refusal(names, "a batch adds whole tensors: send it whole, or set \"accumulate\": null in the run")
+        return _refusal(names, 'a batch adds whole tensors: send it whole, or set "accumulate": null in the run')
     if unfit := [stage.name for stage in spec.clip if stage.name not in ROW_CLIPS]:
         return _refusal(names, f"the clip {unfit[0]} needs the whole gradient: use {', '.join(sorted(ROW_CLIPS))}")
     if sparse == "own" or spec.sparse_semantics == "lazy":

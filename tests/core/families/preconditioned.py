@@ -158,8 +158,8 @@ EACH = [
         weight_decay=0.01,
         maximize=True,
     ),
-    specs.Shampoo(lr=0.1, eps=1e-3, max_preconditioner_dim=3, grafting="sgd"),
-    specs.Soap(lr=0.1, precondition_frequency=2),
+    specs.Shampoo(lr=0.1, eps=1e-3, momentum=0.5, max_preconditioner_dim=2, grafting="sgd"),
+    specs.Soap(lr=0.1, beta1=0.9, precondition_frequency=2),
     specs.Soap(lr=0.1, shampoo_beta=0.8, precondition_frequency=1, precondition_vectors=False, maximize=True),
     specs.Soap(lr=0.1, max_preconditioner_dim=3, bias_correction=False, weight_decay_mode="decoupled"),
 ]

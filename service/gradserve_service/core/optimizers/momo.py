@@ -120,7 +120,7 @@ class Momo(specs.Momo, _Momo):
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Decay and share of the mean."""
         kept, _ = self.shares(t)
-        return kept, (1.0 - kept) * scale
+        return kept, 1.0 - kept
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
         """m, and u = m, for one block."""
@@ -153,7 +153,7 @@ class MomoAdam(specs.MomoAdam, _Momo):
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Shares and decays of the moments, eps and the gain."""
         root = math.sqrt(1.0 - integer_power(self.beta2, t))
-        take1, take2 = (1.0 - self.beta1) * scale, math.sqrt(1.0 - self.beta2) * scale
+        take1, take2 = 1.0 - self.beta1, math.sqrt(1.0 - self.beta2)
         return take1, self.beta1, take2, self.beta2, max(self.eps * root, TINY), root
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:

@@ -190,7 +190,7 @@ def decaying_exponential(x: float) -> float:
 
 
 def negative_logarithm(x: float) -> float:
-    """-ln x for 0 < x < 1 from + − × ÷ alone, right to the last places: the C library's `log` differs by machine.
+    """-ln x for 0 < x ≤ 1 from + − × ÷ alone, right to the last places: the C library's `log` differs by machine.
 
     x is doubled until it is at least 2/3; of the rest, ln x = 2 artanh((x - 1) / (x + 1)), as a series.
     """
