@@ -43,6 +43,9 @@ EQUIVALENT: dict[str, str] = {
     "orthogonalized: turned = x.shape[0] >= x.shape[1]": A_TURN,
     "orthogonalized: turned = x.shape[1] > x.shape[1]": A_TURN,
     "Shampoo._take_root: begun.flat[::begun.shape[1] + 1] += self.eps": "the matrix is square",
+    "eigenbasis: basis: Array = np.linalg.eigh(matrix.astype(np.float64))[1][:, ::+1]": (
+        "no step sees the order of a basis, and the next basis puts its own in order"
+    ),
     "Soap.change: keep_and_add(statistic, beta, divide(outer(g, axis), 1.0 - beta))": A_SCALE,
     "Soap.change: keep_and_add(statistic, beta, multiply(outer(g, axis), 1.0 + beta))": A_SCALE,
     "decaying_exponential: if x >= 745.0:": "one number among all",

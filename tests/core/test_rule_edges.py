@@ -117,3 +117,13 @@ def test_a_scalar_has_one_accumulator_in_sm3() -> None:
     """As a vector of one element."""
     own = own_layouts(rule_for(specs.Sm3()).slots, Layout.of({"scale": [], "one": [1]}))
     assert own["accumulators"] == Layout.of({"scale": [1], "one": [1]})
+
+
+def test_a_scalar_has_matrices_of_one_element() -> None:
+    """As a vector of one element, however short the longest axis may be."""
+    for spec, slot in (
+        (specs.Shampoo(max_preconditioner_dim=1), "preconditioners"),
+        (specs.Soap(max_preconditioner_dim=1, precondition_vectors=True), "eigenbasis"),
+    ):
+        own = own_layouts(rule_for(spec).slots, Layout.of({"scale": [], "one": [1]}))
+        assert own[slot] == Layout.of({"scale": [1], "one": [1]})
