@@ -9,7 +9,7 @@ from gradserve import specs
 from gradserve.wire import Layout
 from gradserve_service.core.groups import GroupTerms, Stretch
 from gradserve_service.core.optimizers import rule_for
-from gradserve_service.core.optimizers.rule import decaying_exponential
+from gradserve_service.core.optimizers.rule import decaying_exponential, real_power
 from gradserve_service.core.slots import own_layouts
 
 
@@ -107,10 +107,26 @@ def test_rprop_with_a_first_step_of_nothing_stands_still() -> None:
 
 
 def test_a_group_has_its_own_decay_inside_the_rule() -> None:
-    """A rule that takes decay into its step is another rule for a group of another decay, and the same for the same."""
-    rule = rule_for(specs.Lamb(weight_decay=0.1))
-    assert rule.with_decay(0.1) is rule
-    assert rule.with_decay(0.3).weight_decay == 0.3
+    """A rule that takes decay into its step is another rule for a group of another decay, and the same for the same.
+
+    Elementwise rules leave all other modes to the driver; sums over a tensor may need the decay in any mode.
+    """
+    for spec in (
+        specs.Lamb(weight_decay=0.1),
+        specs.Lamb(weight_decay=0.1, weight_decay_mode="decoupled"),
+        specs.ScheduleFreeAdamW(weight_decay=0.1),
+    ):
+        assert rule_for(spec).with_decay(0.1) is rule_for(spec)
+        assert rule_for(spec).with_decay(0.3).weight_decay == 0.3
+    for mode in ("l2", "decoupled", "cautious"):
+        plain = rule_for(specs.Adam(weight_decay=0.1, weight_decay_mode=mode))
+        assert plain.with_decay(0.3) is plain
+
+
+def test_a_power_of_nothing_and_of_one_is_exact() -> None:
+    """0^0 is 1, as a sum's weight without an exponent needs it."""
+    assert real_power(0.0, 0.0) == real_power(1.0, 0.5) == real_power(7.0, 0.0) == 1.0
+    assert real_power(0.0, 0.5) == real_power(0.0, 2.0) == 0.0
 
 
 def test_a_scalar_has_one_accumulator_in_sm3() -> None:
