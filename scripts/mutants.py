@@ -137,11 +137,21 @@ def _at(place: int, edit: Edit) -> Edit:
 
 
 def _walk(function: ast.FunctionDef) -> list[ast.AST]:
-    """The function and all nodes of its body, always in the same order; no annotations, no docstring."""
+    """The function and all nodes of its body, always in the same order; no docstring, nothing that cannot be wrong."""
     first = function.body[0]
     documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
     body = function.body[1:] if documented else function.body
-    return [function, *(node for statement in body for node in ast.walk(statement))]
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    passed_over = [id(inner) for node in nodes for inner in _without_meaning(node)]
+    return [function, *(node for node in nodes if id(node) not in passed_over)]
+
+
+def _without_meaning(node: ast.AST) -> Iterator[ast.AST]:
+    """Constants that say nothing of the arithmetic: `strict=True`, and the 1 of a -1 in `reshape`."""
+    if isinstance(node, ast.Call):
+        yield from (keyword.value for keyword in node.keywords if keyword.arg == "strict")
+        if getattr(node.func, "attr", "") == "reshape":
+            yield from (x.operand for x in node.args if isinstance(x, ast.UnaryOp))
 
 
 def _edits(node: ast.AST) -> Iterator[Edit]:

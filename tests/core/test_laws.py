@@ -84,7 +84,7 @@ def test_a_rule_of_tensors_moves_nothing_without_a_rate_or_without_gradients(spe
         assert run_of(bare, np.zeros((3, SIZE), np.float32)).weights.tobytes() == normal(5, SIZE).tobytes()
 
 
-@given(strategies.optimizers | tensor_strategies.optimizers, st.integers(0, 1000))
+@given(strategies.optimizers | tensor_strategies.optimizers | st.sampled_from(EACH), st.integers(0, 1000))
 @settings(max_examples=80, deadline=None)
 def test_to_climb_is_to_descend_the_negative(spec: Any, seed: int) -> None:
     """Bit for bit, with decay too: it pulls to zero either way."""
@@ -94,14 +94,21 @@ def test_to_climb_is_to_descend_the_negative(spec: Any, seed: int) -> None:
 
 @every_path
 def test_only_rules_of_tensors_see_where_a_tensor_ends(spec: Any) -> None:
-    """A matrix cut in two is the same to elementwise rules and to sums over the run, and never to the others."""
+    """A matrix cut in two is the same to elementwise rules and to sums over the run, and never to the others.
+
+    To rules that take gradients of some rows a cut between rows is none, and one through the rows is.
+    """
     gradients = normal(1, 3, 24).astype(np.float64)
-    whole, parts = (run_of(spec, gradients, shapes) for shapes in ([(8, 3)], [(3, 3), (5, 3)]))
+    cuts: list[Any] = [[(12, 2)], [(5, 2), (7, 2)], [(8, 3)]]
+    whole, parts, turned = (run_of(spec, gradients, shapes) for shapes in cuts)
     kind = whole.rule.kind
     if kind == "elementwise":
-        assert whole.state == parts.state
+        assert whole.state == parts.state == turned.state
     elif kind == "whole_run":
         assert parts.weights == pytest.approx(whole.weights, rel=1e-5)
+    elif whole.rule.sparse != "no":
+        assert whole.state == parts.state
+        assert not np.allclose(turned.weights, whole.weights, rtol=1e-3)
     else:
         assert not np.allclose(parts.weights, whole.weights, rtol=1e-3)
 

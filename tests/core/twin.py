@@ -54,6 +54,12 @@ class Twin(
             self.weights[i] = self._updated(before, g, lr, momentum, self.memory[i])
             self.path[i] += abs(self.weights[i] - before)
 
+    @property
+    def average(self) -> list[float]:
+        """The average of the weights that the optimizer keeps, by its paper's letter; the weights where it has none."""
+        both = zip(self.memory, self.weights, strict=True)
+        return [memory.get("x", memory.get("ax", w)) for memory, w in both]
+
     def _clip(self, g: list[float]) -> list[float]:
         self.clip_scale = 1.0
         for rule in self.clip:

@@ -27,16 +27,18 @@ SHAPES = [(4,), (3, 2), (2,), (2, 1, 3), ()]
 SIZE = sum(math.prod(shape) for shape in SHAPES)
 ENDS = np.cumsum([math.prod(shape) for shape in SHAPES])
 QUIET = slice(10, 12)  # a tensor that never has a gradient, and
+EMPTY = [0, 5]  # updates of some walks that are all zero
 ZERO = slice(11, 18)  # one that begins at zero, as does an element of that one
 UPDATES, LONG = 7, 40
 DRAWS = 12  # of each declaration in the strategies
 SHARE = 1e-12
 OF_NOTHING = 1e-4  # where a variance that is exactly zero is under a root: half of the digits are rounding
+OF_AVERAGE = 20  # one that is drawn from two points is 1/β as far off as they are, and β is 0.05 at the least
 
 
 @dataclass
 class Walk:
-    """An optimizer, what is pushed, and the twin's weights and ways after every update."""
+    """An optimizer, what is pushed, and the twin's weights, ways and averages after every update."""
 
     spec: Any
     pushed: Any  # float64[updates, SIZE]
@@ -44,7 +46,7 @@ class Walk:
     rates: Sequence[float]
     momenta: Sequence[float | None]
     clip: Sequence[Any]
-    expected: list[tuple[Any, Any]] = field(default_factory=list)
+    expected: list[tuple[Any, Any, Any]] = field(default_factory=list)
 
     @property
     def share(self) -> float:
@@ -54,12 +56,15 @@ class Walk:
     def holds(self) -> bool:
         """Does the service walk as the twin did, in float64, to the last digits?"""
         run = Updates(self.spec, _start(), self.clip, layout=tensors_of(SHAPES))
-        for k, (weights, path) in enumerate(self.expected):
+        for k, (weights, path, average) in enumerate(self.expected):
             gradient = run.gradient_of(self.pushed[k], self.present[k])
             run.step(gradient, self.rates[k], self.momenta[k], loss=_loss(k), block_elements=5)
             largest = np.maximum(np.abs(weights), np.abs(run.weights)) + path
-            rounding = 4 * np.spacing(largest) * math.sqrt(run.updates)
-            if not np.all(np.abs(run.weights - weights) <= self.share * path.max() + rounding):
+            bound = self.share * path.max() + 4 * np.spacing(largest) * math.sqrt(run.updates)
+            kept = run.rule.average(run.weights, list(run.slots.values()))
+            if not np.all(np.abs(run.weights - weights) <= bound):
+                return False
+            if kept is not None and not np.all(np.abs(kept - average) <= OF_AVERAGE * bound):
                 return False
         return True
 
@@ -144,14 +149,17 @@ def _draw(source: Any) -> list[Any]:
 
 
 def _walk(spec: Any, updates: int, seed: int) -> Walk:
-    """The twin's walk: tensors that come late or miss an update, rates that change and are zero once."""
+    """The twin's walk: tensors that come late or miss an update, rates that change and are zero once, empty pushes."""
     random = np.random.default_rng(seed)
     pushed = strategies.gradients(seed, updates, SIZE)
     pushed[:, QUIET] = 0.0
+    if seed % 3 == 2:
+        pushed[EMPTY] = 0.0
     present = [[bool(k % 3 != tensor % 3) or updates == LONG for tensor in range(len(SHAPES))] for k in range(updates)]
     rates = [spec.lr * (1 + 0.5 * math.sin(k)) * (k != 4 or updates == LONG) for k in range(updates)]
     by_tensor = not hasattr(Twin, f"_{spec.name}_step")
-    cycles = not by_tensor and seed % 2 and (spec.name != "sgd" or spec.momentum)
+    rule = rule_for(spec)
+    cycles = seed % 2 and rule.momentum_field and rule.with_momentum(0.5).slots == rule.slots
     momenta = [float(x) if cycles and x < 0.5 else None for x in random.random(updates)]
     clip = [] if by_tensor or seed % 3 == 0 else [specs.GlobalNorm(max_norm=2.0)]  # so that `scale` is not 1
     walk = Walk(spec, pushed, present, rates, momenta, clip)
@@ -159,17 +167,22 @@ def _walk(spec: Any, updates: int, seed: int) -> Walk:
     return walk
 
 
-def _by_element(walk: Walk) -> Iterator[tuple[Any, Any]]:
+def _by_element(walk: Walk) -> Iterator[tuple[Any, Any, Any]]:
     twin = Twin(walk.spec, walk.clip, _start())
     for g, present, lr, momentum in zip(walk.pushed, walk.present, walk.rates, walk.momenta, strict=True):
         here = np.repeat(present, np.diff(ENDS, prepend=0))
         twin.step([float(x) if came else None for x, came in zip(g, here, strict=True)], lr, momentum)
-        yield np.array(twin.weights), np.array(twin.path)
+        yield np.array(twin.weights), np.array(twin.path), np.array(twin.average)
 
 
-def _by_tensor(walk: Walk) -> Iterator[tuple[Any, Any]]:
+def _by_tensor(walk: Walk) -> Iterator[tuple[Any, Any, Any]]:
     twin = TensorTwin(walk.spec, SHAPES, [part.tolist() for part in np.split(_start(), ENDS[:-1])])
-    for k, (g, present, lr) in enumerate(zip(walk.pushed, walk.present, walk.rates, strict=True)):
+    field = rule_for(walk.spec).momentum_field
+    each = zip(walk.pushed, walk.present, walk.rates, walk.momenta, strict=True)
+    for k, (g, present, lr, momentum) in enumerate(each):
         parts = zip(np.split(g, ENDS[:-1]), present, strict=True)
+        if field:  # a schedule's momentum: this update's alone
+            now = getattr(walk.spec, field) if momentum is None else momentum
+            twin.spec = walk.spec.model_copy(update={field: now})
         twin.step([part.tolist() if came else None for part, came in parts], lr, _loss(k))
-        yield np.concatenate(twin.weights), np.concatenate(twin.path)
+        yield np.concatenate(twin.weights), np.concatenate(twin.path), np.concatenate(twin.weights)

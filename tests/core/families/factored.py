@@ -105,5 +105,6 @@ EACH = [
     specs.Adafactor(lr=0.1, weight_decay=0.01),
     specs.Adafactor(lr=0.1, beta1=0.9, maximize=True),
     specs.Adafactor(lr=0.1, variant="paper", eps1=1e-30, weight_decay=0.01, weight_decay_mode="in_update"),
+    specs.Adafactor(lr=0.1, eps1=2.0),
     specs.Adafactor(lr=0.1, factored_axes="largest", factor_from=3, scale_parameter=False, relative_step=False),
 ]

@@ -100,4 +100,5 @@ EACH = [
     specs.Muon(lr=0.1),
     specs.Muon(lr=0.1, nesterov=False, adjust_lr_fn="match_rms_adamw", matrix_layout="in_out", maximize=True),
     specs.Muon(lr=0.1, fallback_decay=False, fallback_nesterov=True, weight_decay=0.05),
+    specs.Muon(lr=0.1, nesterov=False, bias_correction=True, eps=0.3, eps_added=True),
 ]

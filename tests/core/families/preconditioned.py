@@ -92,7 +92,8 @@ class AxesChanges:
                     state["P", axis] = times(scaled, turned(vectors))
                 u = along(u, shape, axis, state["P", axis])
             if spec.grafting == "sgd":
-                u = [x * math.hypot(*g) / math.hypot(*u) for x in u]
+                size = math.hypot(*u)
+                u = [x * math.hypot(*g) / size if size else 0.0 for x in u]
             m = state["m"] = [spec.momentum * x + y for x, y in zip(state.get("m", [0.0] * len(u)), u, strict=True)]
             changes.append([lr * x for x in m])
         return changes
@@ -157,8 +158,8 @@ EACH = [
         weight_decay=0.01,
         maximize=True,
     ),
-    specs.Shampoo(lr=0.1, eps=1e-3, max_preconditioner_dim=3, grafting="sgd"),
-    specs.Soap(lr=0.1, precondition_frequency=2),
+    specs.Shampoo(lr=0.1, eps=1e-3, momentum=0.5, max_preconditioner_dim=2, grafting="sgd"),
+    specs.Soap(lr=0.1, beta1=0.9, precondition_frequency=2),
     specs.Soap(lr=0.1, shampoo_beta=0.8, precondition_frequency=1, precondition_vectors=False, maximize=True),
     specs.Soap(lr=0.1, max_preconditioner_dim=3, bias_correction=False, weight_decay_mode="decoupled"),
 ]

@@ -52,7 +52,7 @@ class Adafactor(specs.Adafactor, ShapedRule):
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """k and 1 - k, the relative rate, lr."""
-        take = decaying_exponential(-self.beta2_decay * negative_logarithm(1.0 / t)) if t > 1 else 1.0
+        take = decaying_exponential(-self.beta2_decay * negative_logarithm(1.0 / t))
         return take, 1.0 - take, min(lr, 1.0 / math.sqrt(t)) if self.relative_step else lr, lr
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:

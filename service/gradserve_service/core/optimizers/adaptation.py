@@ -13,7 +13,7 @@ from gradserve import specs
 from ..blocks import Array
 from .adam import MOMENTS
 from .distances import ORIGIN
-from .kinds import GroupSums, Total, WholeRunRule
+from .kinds import GroupSums, Total, WholeRunRule, over_run
 from .rule import TINY, Memory, Scalar, Slot, integer_power, keep_and_add
 
 __all__ = ["DAdaptAdam", "DAdaptSgd", "Prodigy"]
@@ -90,10 +90,7 @@ class DAdaptSgd(specs.DAdaptSgd, _Adaptation):
         self, t: int, groups: Sequence[GroupSums], memory: Memory, loss: float | None
     ) -> Sequence[tuple[float, ...]]:
         """k of each group."""
-        squares = 0.0
-        for group in groups:
-            squares += group.sums[2]
-        memory["first_norm"] = memory["first_norm"] or math.sqrt(squares)
+        memory["first_norm"] = memory["first_norm"] or math.sqrt(over_run(groups)[2])
         d, size = memory["d"], 0.0
         steps = [d * group.lr / memory["first_norm"] if memory["first_norm"] else 0.0 for group in groups]
         for step, group in zip(steps, groups, strict=True):
@@ -182,10 +179,9 @@ class DAdaptAdam(specs.DAdaptAdam, _AdaptedAdam):
         self, t: int, groups: Sequence[GroupSums], memory: Memory, loss: float | None
     ) -> Sequence[tuple[float, ...]]:
         """Nothing that differs between groups."""
-        d, beta3, along, size = memory["d"], math.sqrt(self.beta2), 0.0, 0.0
+        d, beta3, along, size = memory["d"], math.sqrt(self.beta2), 0.0, over_run(groups)[1]
         for group in groups:
             along += self.decay_rate(t, group.lr, memory) * group.sums[0]
-            size += group.sums[1]
         memory["d_numerator"] = beta3 * memory["d_numerator"] + (1.0 - beta3) * along
         if size > 0.0:
             found = memory["d_numerator"] / ((1.0 - beta3) * size)
@@ -257,12 +253,11 @@ class Prodigy(specs.Prodigy, _AdaptedAdam):
         self, t: int, groups: Sequence[GroupSums], memory: Memory, loss: float | None
     ) -> Sequence[tuple[float, ...]]:
         """k of each group, and d' eps."""
-        d, size = memory["d"], 0.0
+        d, size = memory["d"], over_run(groups)[1]
         rates = [self.decay_rate(t, group.lr, memory) for group in groups]
         memory["d_numerator"] *= self._beta3
         for rate, group in zip(rates, groups, strict=True):
             memory["d_numerator"] += d / self.d0 * rate * group.sums[0]
-            size += group.sums[1]
         if size > 0.0:
             found = self.d_coef * memory["d_numerator"] / size
             memory["d_max"] = max(memory["d_max"], found)

@@ -12,7 +12,7 @@ from numpy import copyto, multiply, subtract
 from gradserve import specs
 
 from ..blocks import Array
-from .kinds import GroupSums, Total, WholeRunRule
+from .kinds import GroupSums, Total, WholeRunRule, over_run
 from .rule import Memory, Scalar, Slot
 
 __all__ = ["ORIGIN", "Dog", "Dowg"]
@@ -54,9 +54,7 @@ class _OverDistance(WholeRunRule):
         self, t: int, groups: Sequence[GroupSums], memory: Memory, loss: float | None
     ) -> Sequence[tuple[float, ...]]:
         """lr η of each group."""
-        gradient = way = 0.0
-        for group in groups:
-            gradient, way = gradient + group.sums[0], way + group.sums[1]
+        gradient, way = over_run(groups)
         rate = self.rate(gradient, way, memory)
         return [(group.lr * rate,) for group in groups]
 

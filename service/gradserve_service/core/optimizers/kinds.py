@@ -26,7 +26,7 @@ from typing import ClassVar
 from ..blocks import Array
 from .rule import Kind, Memory, Rule, Scalar
 
-__all__ = ["GroupSums", "PerTensorRule", "ShapedRule", "SummedRule", "Total", "WholeRunRule"]
+__all__ = ["GroupSums", "PerTensorRule", "ShapedRule", "SummedRule", "Total", "WholeRunRule", "over_run"]
 
 Total = Callable[[Array], float]  # the sum of a block, in float64
 
@@ -37,6 +37,14 @@ class GroupSums:
 
     lr: float
     sums: Sequence[float]
+
+
+def over_run(groups: Sequence[GroupSums]) -> list[float]:
+    """Each sum over all groups, added in their order: not by `sum`, which compensates from Python 3.12 on."""
+    totals = [0.0] * len(groups[0].sums)
+    for group in groups:
+        totals = [x + y for x, y in zip(totals, group.sums, strict=True)]
+    return totals
 
 
 class SummedRule(Rule):

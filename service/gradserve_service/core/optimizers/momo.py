@@ -13,7 +13,7 @@ from gradserve import specs
 
 from ..blocks import Array
 from .adam import MOMENTS
-from .kinds import GroupSums, Total, WholeRunRule
+from .kinds import GroupSums, Total, WholeRunRule, over_run
 from .polyak import NO_GRADIENT
 from .rule import TINY, Memory, Scalar, Slot, integer_power, keep_and_add
 
@@ -70,9 +70,7 @@ class _Momo(WholeRunRule):
         """τ of each group."""
         assert loss is not None, "a push without its loss is refused"
         (kept, correction), lr = self.shares(t), max(group.lr for group in groups)
-        size = product = now = 0.0
-        for group in groups:
-            size, product, now = size + group.sums[0], product + group.sums[1], now + group.sums[2]
+        size, product, now = over_run(groups)
         memory["loss_mean"] = kept * memory["loss_mean"] + (1.0 - kept) * loss
         memory["product_mean"] = kept * memory["product_mean"] + (1.0 - kept) * now
         gap = memory["loss_mean"] - memory["product_mean"]
@@ -122,7 +120,7 @@ class Momo(specs.Momo, _Momo):
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Decay and share of the mean."""
         kept, _ = self.shares(t)
-        return kept, (1.0 - kept) * scale
+        return kept, 1.0 - kept
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
         """m, and u = m, for one block."""
@@ -155,7 +153,7 @@ class MomoAdam(specs.MomoAdam, _Momo):
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
         """Shares and decays of the moments, eps and the gain."""
         root = math.sqrt(1.0 - integer_power(self.beta2, t))
-        take1, take2 = (1.0 - self.beta1) * scale, math.sqrt(1.0 - self.beta2) * scale
+        take1, take2 = 1.0 - self.beta1, math.sqrt(1.0 - self.beta2)
         return take1, self.beta1, take2, self.beta2, max(self.eps * root, TINY), root
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:

@@ -85,7 +85,6 @@ class Novograd(specs.Novograd, PerTensorRule):
         """x, the moment, the step."""
         decay, take, beta1, lr = c
         (m,) = s
-        multiply(u, r[0], u)
-        add(u, multiply(w, decay, a[0]), u)
+        add(multiply(u, r[0], u), multiply(w, decay, a[0]), u)
         keep_and_add(m, beta1, multiply(u, take, u))
         multiply(m, lr, u)

@@ -132,7 +132,7 @@ class Rule(ABC):
 
     def with_decay(self, decay: float) -> Self:
         """This rule for a group with a weight decay of its own. Elementwise ones mostly leave decay to the driver."""
-        drivers = self.kind == "elementwise" and self.weight_decay_mode in ("l2", "decoupled")
+        drivers = self.kind == "elementwise" and self.weight_decay_mode != "in_update"
         if drivers or decay == self.weight_decay:
             return self
         return self.model_copy(update={"weight_decay": decay})
@@ -163,7 +163,7 @@ def real_power(base: float, exponent: float) -> float:
     """base^exponent for base and exponent ≥ 0 from + − × ÷ alone; 0^0 is 1."""
     whole = int(exponent)
     result, rest = integer_power(base, whole), exponent - whole
-    if rest == 0.0 or base == 1.0:
+    if rest == 0.0:
         return result
     if base < 1.0:
         return result * decaying_exponential(rest * negative_logarithm(base)) if base else 0.0
@@ -190,7 +190,7 @@ def decaying_exponential(x: float) -> float:
 
 
 def negative_logarithm(x: float) -> float:
-    """-ln x for 0 < x < 1 from + − × ÷ alone, right to the last places: the C library's `log` differs by machine.
+    """-ln x for 0 < x ≤ 1 from + − × ÷ alone, right to the last places: the C library's `log` differs by machine.
 
     x is doubled until it is at least 2/3; of the rest, ln x = 2 artanh((x - 1) / (x + 1)), as a series.
     """

@@ -64,12 +64,10 @@ class Sgd(specs.Sgd, Rule):
             multiply(g, step, u)
             return
         (b,) = s
-        multiply(g, take, u)
-        keep_and_add(b, mu, u)
+        keep_and_add(b, mu, multiply(g, take, u))
         multiply(b, out, u)
         if self.nesterov:
-            multiply(g, step, a[0])
-            add(u, a[0], u)
+            add(u, multiply(g, step, a[0]), u)
 
 
 class NoisySgd(specs.NoisySgd, Rule):

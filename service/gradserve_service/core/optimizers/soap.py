@@ -56,7 +56,7 @@ class Soap(specs.Soap, ShapedRule):
         if self.bias_correction and k:
             root = math.sqrt(1.0 - integer_power(self.beta2, k))
             gain *= root / (1.0 - integer_power(self.beta1, k))
-        return float(k == 0), float(k > 0 and k % self.precondition_frequency == 0), gain, lr
+        return float(k == 0), float(k % self.precondition_frequency == 0), gain, lr
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
         """The lines of the class's formula, for one tensor."""
