@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gradserve.specs import AGGREGATIONS, CLIPS, SCHEDULES, STALENESS, Family
+from gradserve.specs import AGGREGATIONS, AVERAGES, CLIPS, SCHEDULES, STALENESS, Family
 from gradserve_service.core.optimizers import RULES, Rule
 from gradserve_service.core.optimizers.catalogue import optimizer_catalogue
 
@@ -30,8 +30,8 @@ PAGE = ROOT / "docs" / "optimizers.md"
 HEAD = """# Optimizers, schedules, clips
 
 Written by `scripts/optimizer_docs.py` from the declarations that the server reads; `GET /v1/optimizers`,
-`/v1/schedules`, `/v1/clips`, `/v1/aggregations` and `/v1/staleness` answer the same as JSON. How far each is from
-torch, Keras and optax: [parity.md](parity.md). How they do on one problem: [comparison.md](comparison.md).
+`/v1/schedules`, `/v1/clips`, `/v1/averages`, `/v1/aggregations` and `/v1/staleness` answer the same as JSON. How far
+each is from torch, Keras and optax: [parity.md](parity.md). How they do on one problem: [comparison.md](comparison.md).
 
 In the formulas: `w` weights, `g` gradient (clipped, with its sign turned under `maximize`), `lr` the rate of this
 update, `t` the number of the update from 1, `k` = t - 1. Names and fields are read in any case, with `-`, `_` or
@@ -40,6 +40,19 @@ neither. `compat` takes the defaults of another library; without it they are tho
 *Bytes* are of the weight and its optimizer state, a parameter of a large matrix; a gradient on its way is not counted.
 *Bits* says what is promised of repeating a run: `exact` ones are the same for any number of threads and any server.
 """
+
+NOT_THERE = {
+    "`lbfgs` (optax', without line search)": "its curvature pairs are noise on mini-batches, and it keeps twenty vectors; "
+    "`shampoo` and `soap` use curvature of mini-batches",
+    "`mechanic`": "learns the scale of another rule's steps, one more state around it; `prodigy`, `dadapt_adam` and `dog` "
+    "find their rate by themselves",
+    "torch's LBFGS, optax' with line search": "ask for the loss at trial weights in the middle of an update; a push has one",
+    "sophia, AdaHessian": "need an estimate of the Hessian's diagonal beside the gradient",
+    "SAM and its kin": "need gradients at weights that are moved on purpose",
+    "dpsgd": "needs the gradient of every sample: clip at the worker, and take the stage `noise`",
+    "MARS, SVRG": "need the gradient of one batch at two versions of the weights",
+    "galore": "a projection around another rule: it saves nothing where the whole gradient travels",
+}
 
 CASE = """## {name}
 
@@ -60,9 +73,12 @@ def page() -> str:
     entries = optimizer_catalogue()
     parts = [HEAD, _overview(entries), *map(_optimizer, entries)]
     for title, family in (
-        ("Schedules", SCHEDULES), ("Clips", CLIPS), ("Staleness", STALENESS), ("Aggregation", AGGREGATIONS),
+        ("Schedules", SCHEDULES), ("Clips", CLIPS), ("Averages of the weights", AVERAGES), ("Staleness", STALENESS),
+        ("Aggregation", AGGREGATIONS),
     ):  # fmt: skip
         parts.append(_short(title, family))
+    missing = [f"| {name} | {why} |" for name, why in NOT_THERE.items()]
+    parts.append("\n".join(["## What is not there, and why", "", "| asked for | why not |", "|---|---|", *missing, ""]))
     return "\n".join(parts)
 
 
@@ -188,7 +204,8 @@ def _short(title: str, family: Family) -> str:
             for field, said in schema["properties"].items()
         ]
         spelled = sorted(alias for alias, (meant, _) in family.aliases.items() if meant == name)
-        cells = [entry["summary"], f"`{entry['formula']}`", ", ".join(fields), entry["use_when"], entry["source"]]
+        formula = entry["formula"].replace("`", "")
+        cells = [entry["summary"], f"`{formula}`", ", ".join(fields), entry["use_when"], entry["source"]]
         also = f" (also {_code(spelled)})" if spelled else ""
         rows.append(" | ".join([f"| `{name}`{also}", *map(_cell, cells)]) + " |")
     return "\n".join([*rows, ""])
