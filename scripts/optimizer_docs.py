@@ -42,11 +42,12 @@ neither. `compat` takes the defaults of another library; without it they are tho
 """
 
 NOT_THERE = {
-    "`lbfgs` (optax', without line search)": "its curvature pairs are noise on mini-batches, and it keeps twenty vectors; "
-    "`shampoo` and `soap` use curvature of mini-batches",
-    "`mechanic`": "learns the scale of another rule's steps, one more state around it; `prodigy`, `dadapt_adam` and `dog` "
-    "find their rate by themselves",
-    "torch's LBFGS, optax' with line search": "ask for the loss at trial weights in the middle of an update; a push has one",
+    "`lbfgs` (optax', without line search)": "its curvature pairs are noise on mini-batches, and it keeps twenty "
+    "vectors; `shampoo` and `soap` use curvature of mini-batches",
+    "`mechanic`": "learns the scale of another rule's steps, one more state around it; `prodigy`, `dadapt_adam` and "
+    "`dog` find their rate by themselves",
+    "torch's LBFGS, optax' with line search": "ask for the loss at trial weights in the middle of an update; a push "
+    "has one",
     "sophia, AdaHessian": "need an estimate of the Hessian's diagonal beside the gradient",
     "SAM and its kin": "need gradients at weights that are moved on purpose",
     "dpsgd": "needs the gradient of every sample: clip at the worker, and take the stage `noise`",
