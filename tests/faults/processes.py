@@ -77,7 +77,7 @@ class Log:
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
 
     def _read(self, stream: IO[bytes]) -> None:
-        with self.path.open("ab") as kept:
+        with contextlib.suppress(ValueError), self.path.open("ab") as kept:  # `kill` may close it while we read
             for line in stream:
                 kept.write(line)
                 kept.flush()
