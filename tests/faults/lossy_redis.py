@@ -34,10 +34,8 @@ def cut_the_end(redis: RealRedis, chance: random.Random, bytes_max: int) -> int:
     start but one runs the torn half as well. It then holds what it had lost in the place of what it had acknowledged.
     The chain tells, where it is read; no server can undo it.
     """
-    files = sorted((redis.directory / "appendonlydir").glob("*.incr.aof"))
-    if not files:
-        return 0  # killed before it had written any
-    file = files[-1]
+    parts = sorted((redis.directory / "appendonlydir").glob("*.incr.aof"))
+    file = parts[-1] if parts else redis.directory / "appendonly.aof"  # Redis 6 has one file
     kept = file.read_bytes()
     end = max(0, len(kept) - chance.randint(1, bytes_max))
     end = kept.rfind(END_OF_TRANSACTION, 0, end) + len(END_OF_TRANSACTION)
