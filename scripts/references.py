@@ -323,5 +323,8 @@ def constructor_defaults(reference: str, name: str) -> dict[str, Any]:
         elif isinstance(default, tuple):
             continue  # Rprop's pairs
         else:
-            found[_ours(word, OPTIMIZERS.built[name].model_fields)] = 0.0 if default is None else default
+            ours = OPTIMIZERS.built[name].model_fields
+            field = _ours(word, ours)
+            none = None if ours[field].default is None else 0.0  # theirs mostly means "without"
+            found[field] = none if default is None else default
     return found
