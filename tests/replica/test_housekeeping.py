@@ -110,12 +110,15 @@ async def test_a_small_redis_gets_its_snapshots_before_it_is_full() -> None:
             assert await replicas.store.snapshots(run.uid)
 
 
-async def room_for(run: Replica) -> None:
-    """Return once the store takes another gradient; a look at the run takes a round trip."""
+async def taken(run: Replica, sequence: int) -> None:
+    """Send a gradient again, as a worker does, until the store takes it; a look at the run takes a round trip."""
     for _ in range(20_000):
         try:
-            return await run.check_room()
-        except Refused:
+            await run.check_room()
+            await push(run, sequence, size=20_000)
+            return
+        except Refused as refused:
+            assert refused.rejection.code == "backpressure"  # noqa: PT017 - of the many tries any may be refused
             await run.describe()
     raise AssertionError("the store stays full")
 
@@ -128,8 +131,7 @@ async def test_runs_that_fill_a_redis_together_leave_room_for_each_other() -> No
             runs = [await a_run(replicas, 20_000, name=f"run{i}") for i in range(8)]
             for sequence in range(1, 121):  # 80 kB each, 77 MB in all; a snapshot is due after 16 MB of one run
                 for run in runs:
-                    await room_for(run)
-                    await push(run, sequence, size=20_000)
+                    await taken(run, sequence)
             assert [(await run.describe())["version"] for run in runs] == [120] * 8
 
 

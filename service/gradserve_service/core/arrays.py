@@ -157,7 +157,7 @@ def _load(arrays: Arrays, header: Mapping[str, Any], weights: Float32, new_buffe
         if first:
             arrays.fit(arrays.spec)
         else:  # an anchor or an average of weights that are gone would pull the new ones back
-            for slot in kept_slots(arrays.spec):
+            for slot in arrays.rule.slots:
                 if slot.from_weights:
                     begin_slot(slot, arrays.slots[slot.name], arrays.weights)
             begin_average(arrays.spec.average, arrays.slots, arrays.memory, arrays.weights)

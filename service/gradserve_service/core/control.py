@@ -18,6 +18,7 @@ from gradserve.specs import RunSpec
 from gradserve.wire import Layout
 
 from .batches import EMPTY, Batch
+from .entries import etag_of
 from .plateau import FRESH, PlateauState
 from .repeats import Repeats, repeats_from_json, repeats_json
 from .schedules import counted
@@ -217,8 +218,3 @@ UNKNOWN = WorkerRow()
 _ROW_FIELDS = tuple(each.name for each in dataclasses.fields(WorkerRow))
 _row_values = attrgetter(*_ROW_FIELDS)
 _fields_of = attrgetter(*(each.name for each in dataclasses.fields(Control)))
-
-
-def etag_of(version: int, entry_hash: bytes) -> str:
-    """Names one vector of weights: a number may come again after a lost tail, with its entry's hash it does not."""
-    return f'"{version}-{entry_hash[:8].hex()}"'

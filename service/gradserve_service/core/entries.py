@@ -69,3 +69,8 @@ def read_entry(position: int, previous: bytes, raw: bytes, claimed: bytes) -> En
     if entry.position != position:
         raise ChainBroken(f"expected entry {position}, the journal goes on with {entry.position}")
     return entry
+
+
+def etag_of(version: int, entry_hash: bytes) -> str:
+    """Names one vector of weights: a number may come again after a lost tail, with its entry's hash it does not."""
+    return f'"{version}-{entry_hash[:8].hex()}"'

@@ -27,8 +27,8 @@ from gradserve.wire import Layout
 from . import schedules, staleness
 from .averages import kept_slots
 from .batches import EMPTY, Batch
-from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow, etag_of
-from .entries import Entry, write_entry
+from .control import ETAGS_KEPT, SUPERSEDED_KEPT, WORKERS_KEPT, Control, WorkerRow
+from .entries import Entry, etag_of, write_entry
 from .gradient import check_fit, spans_between
 from .plateau import FRESH, PlateauState, after_report
 from .repeats import OWN, Kind, Made, asked_digest, found, made_by, remembered

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, Final, Literal
 
-from .entries import Entry
+from .entries import Entry, etag_of
 
 __all__ = [
     "OWN",
@@ -79,7 +79,7 @@ def made_by(entry: Entry) -> Made | None:
         return None
     version, state = header["version_before"] + 1, header.get("state")
     step = header["step_before"] if state is None else state["step"]
-    etag, first = f'"{version}-{entry.short_hash}"', header["layout"] is not None
+    etag, first = etag_of(version, entry.hash), header["layout"] is not None
     return Made(version, etag, step, entry.position, entry.hash.hex(), first)
 
 

@@ -166,8 +166,10 @@ class Past:
                 yield self._gap(None, reached, record.position, last, header["version_before"])
             reached = record.position
             # What the state measured at this version may be another entry's, of a history that the store has lost.
-            known = state is not None and state.control.was_made_by(header["version_before"] + 1, record.hash)
-            for event in events_of(header, state.arrays.history if known and state is not None else None):
+            history = None
+            if state is not None and state.control.was_made_by(header["version_before"] + 1, record.hash):
+                history = state.arrays.history
+            for event in events_of(header, history):
                 yield event
         if reached < last:
             yield self._gap(last, reached, last + 1, last, -1 if state is None else state.control.version)

@@ -48,4 +48,4 @@ async def _cut(run: Sequencer) -> None:
     with contextlib.suppress(Refused):  # the run is gone, or its server is
         await run.leave_snapshot()
         await run.propose(Proposal(Report({}), asyncio.get_running_loop().create_future()))
-        await run.leave_snapshot()
+        await run.leave_snapshot(cuts=True)

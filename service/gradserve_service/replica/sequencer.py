@@ -123,15 +123,16 @@ class Sequencer:
         await self._idle.wait()
         await self.leave_snapshot()
 
-    async def leave_snapshot(self) -> None:
-        """A snapshot of the state at the head, whether one is due or not."""
+    async def leave_snapshot(self, *, cuts: bool = False) -> None:
+        """A snapshot of the state at the head, whether one is due or not. `cuts`: the journal is cut by it."""
         await self._snapshots.finish()
         if self.state is None or self.gone is not None or not self.state.control.initialised:
             return
         # Frozen by the run's task, as any look at a whole state: a late reader may still make it catch up.
         look = Proposal(Look(), asyncio.get_running_loop().create_future(), look=freeze)
-        if not isinstance(await self.propose(look), Rejection):
-            await self._snapshots.write(self.state or look.seen, look.seen)
+        refused = isinstance(await self.propose(look), Rejection)
+        if not refused and await self._snapshots.write(self.state or look.seen, look.seen) and cuts:
+            self._snapshots.was_cut(look.seen.control)
 
     async def stop(self, why: Rejection) -> None:
         """End the task. What is still queued, and whoever still holds this run, hears why."""

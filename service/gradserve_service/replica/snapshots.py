@@ -41,13 +41,17 @@ class Snapshots:
         diverged: Callable[[State, int], None],
     ) -> None:
         self._run, self._store, self._shop, self._retain, self._diverged = run, store, shop, retain, diverged
-        self._task: asyncio.Task[None] | None = None
-        self._left = (0, 0)  # where this server last tried to leave one: position of the last due, bytes behind it
+        self._task: asyncio.Task[bool] | None = None
+        self._cut = (0, 0)  # where this server last cut the journal unasked: position of the last due, bytes behind it
 
     def journal_behind(self, control: Control) -> int:
-        """Bytes of journal behind the last snapshot that was due, or that this server tried to leave."""
-        due, behind = self._left
+        """Bytes of journal behind the last snapshot that was due, or the last cut that `was_cut` tells of."""
+        due, behind = self._cut
         return control.journal_bytes - (behind if due == control.snapshot_position else 0)
+
+    def was_cut(self, control: Control) -> None:
+        """The journal has been cut here, where no snapshot was due."""
+        self._cut = (control.snapshot_position, control.journal_bytes)
 
     @property
     def idle(self) -> bool:
@@ -65,10 +69,10 @@ class Snapshots:
             return
         self._task = asyncio.create_task(self.write(state, frozen))
 
-    async def write(self, state: State, frozen: State) -> None:
-        """Publish what was frozen of the state, or, where another server was first, compare with what it published."""
+    async def write(self, state: State, frozen: State) -> bool:
+        """Publish what was frozen of the state (True), or, where another server was first, compare with what it
+        published."""
         position = frozen.control.position
-        self._left = (frozen.control.snapshot_position, frozen.control.journal_bytes)
         digest = await digest_of(self._shop, frozen.control, frozen.arrays)
         wrote = await write_snapshot(
             self._store,
@@ -80,7 +84,7 @@ class Snapshots:
             damaged=state.damaged,
         )
         if wrote:
-            return
+            return True
         computed = {position: (frozen.control.head, digest)}
         with contextlib.suppress(
             StoreUnavailable, StoreDamaged, RunAbsent, ChainBroken
@@ -88,6 +92,7 @@ class Snapshots:
             if await differing(self._store, self._run.uid, computed) is not None:
                 self._diverged(state, position)
         state.computed.update(computed)
+        return False
 
     async def agree(self, state: State, *, restored: bool) -> bool | None:
         """Whether all that was published says the same as the state, which is then safe to serve; None where nobody
