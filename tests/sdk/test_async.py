@@ -58,6 +58,14 @@ async def test_twenty_workers_in_one_loop(connected, name):
     assert (await run.pull())["w"].tolist() == [-100.0] * 3
 
 
+async def test_connections_are_kept_as_many_as_there_are_requests_at_a_time(line):
+    """Six at a time, four times over one another: six connections."""
+    async with gs.connect_async(line.url) as client:
+        for _ in range(4):
+            await asyncio.gather(*(client.server() for _ in range(6)))
+    assert len(line.requests) == 6
+
+
 async def test_two_tasks_of_one_worker_take_turns(connected, name):
     """Pushes of a worker are in order, whoever asks for them."""
     run = await sgd(connected, name)

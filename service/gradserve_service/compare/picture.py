@@ -23,6 +23,7 @@ __all__ = ["draw"]
 
 TOGETHER_MAX = 12
 COLUMNS = 6  # of small panels
+NAME_LETTERS = 19  # that fit over one of them at full size
 QUIET, GREY = "#52606d", "#d5dae0"
 PALETTE = (
     "#2563eb", "#ea7317", "#059669", "#c026d3", "#dc2626", "#0891b2", "#a16207", "#7c3aed", "#65a30d", "#db2777",
@@ -193,8 +194,11 @@ def _one_by_one(pyplot: Any, comparison: Comparison) -> Any:
         panel.plot(*_line(row.best), color=PALETTE[0], linewidth=2, zorder=3)
         _loss_axis(panel, lowest, rows[0].best.curve[0][1] * 1.4)
         panel.set_xlim(0, comparison.problem.updates)
-        panel.set_title(row.name, size=10)
-        panel.set_title(f"lr {row.best.lr:g}", size=8.5, loc="right", weight="normal", color=QUIET)
+        panel.set_title(row.name, size=min(10, 10 * NAME_LETTERS / len(row.name)))
+        panel.text(
+            0.97, 0.95, f"lr {row.best.lr:g}", size=8, color=QUIET, ha="right", va="top", transform=panel.transAxes,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}, zorder=4,
+        )  # fmt: skip
         panel.tick_params(labelsize=7, labelleft=i % COLUMNS == 0, labelbottom=i + COLUMNS >= len(rows))
         panel.xaxis.get_major_locator().set_params(nbins=3)
     _heading(figure, comparison, height)
