@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import gradserve as gs
+from gradserve.specs import AGGREGATIONS, AVERAGES, CLIPS, OPTIMIZERS, SCHEDULES, STALENESS, Family
 
+ROOT = Path(__file__).resolve().parents[2]
 BLOCKED = """
 import sys
 
@@ -38,3 +43,15 @@ def test_every_public_name_is_there():
     assert len(set(gs.__all__)) == len(gs.__all__)
     assert all(hasattr(gs, name) for name in gs.__all__)
     assert gs.SGD is gs.Sgd
+
+
+@pytest.mark.parametrize(
+    "family", [OPTIMIZERS, SCHEDULES, CLIPS, AVERAGES, AGGREGATIONS, STALENESS], ids=lambda family: family.kind
+)
+def test_every_declaration_can_be_named(family: Family):
+    """Whatever a run can be asked for is a class of the package, and stands in the table of docs/sdk.md."""
+    table = (ROOT / "docs" / "sdk.md").read_text()
+    for declared in family.built.values():
+        assert getattr(gs, declared.__name__) is declared
+        assert declared.__name__ in gs.__all__
+        assert f"`{declared.__name__}`" in table

@@ -165,12 +165,17 @@ def test_a_decay_that_asks_for_nothing_is_dropped_and_rmsprops_own_is_not_keras(
         ([], "expected an object, came a list"),
         (None, "expected an object, came None"),
         ({"optimizer": "sgd", "dataset_size": 0}, "dataset_size: expected a number ≥ 1, came 0"),
-        ({"optimizer": "sgd", "matrix_layout": "in_out"},
-         "this version does not build 'matrix_layout' yet: leave it out"),
+        ({"optimizer": "sgd", "matrix_layout": "oihw"}, "matrix_layout: expected 'out_in' or 'in_out', came 'oihw'"),
+        ({"optimizer": {"name": "muon", "compat": "keras"}, "matrix_layout": "out_in"},
+         "expected one layout of the matrices, came matrix_layout 'out_in' and muon's matrix_layout (or its compat's) "
+         "'in_out': send one"),
+        ({"optimizer": "sgd", "clip": [{"name": "adaptive", "layout": "out_in"}], "matrix_layout": "in_out"},
+         "expected one layout of the matrices, came matrix_layout 'in_out' and adaptive's layout (or its compat's) "
+         "'out_in': send one"),
         ({"optimizer": "sgd", "branch": {"run": "a"}}, "branch.checkpoint: expected a value, came nothing"),
         ({"optimizer": "sgd", "optimiser": 1}, "expected only the fields optimizer, schedule, clip, aggregation, "
-         "staleness, accumulate, groups, average, sparse_semantics, dataset_size, non_finite, branch, weights, "
-         "came 'optimiser' (did you mean optimizer?)"),
+         "staleness, accumulate, groups, average, sparse_semantics, dataset_size, matrix_layout, non_finite, branch, "
+         "weights, came 'optimiser' (did you mean optimizer?)"),
         ({"optimizer": "sgd", "non_finite": "keep"},
          "non_finite: expected one of reject, skip, zero, or an object with policy, came 'keep'"),
         ({"optimizer": "sgd", "non_finite": {"policy": "keep"}},
@@ -313,6 +318,18 @@ SPEC = RunSpec(
 
 def changed(fields):
     return RunChanges.model_validate(fields).apply(SPEC)
+
+
+def test_the_layout_of_the_matrices_is_said_once():
+    """It is handed on to whatever depends on it, now and after a change; another one said there is refused."""
+    spec = RunSpec.model_validate({"optimizer": "muon", "clip": ["centralize", "adaptive"], "matrix_layout": "in_out"})
+    assert (spec.optimizer.matrix_layout, spec.clip[1].layout) == ("in_out", "in_out")
+    assert RunSpec.model_validate(spec.canonical()).canonical() == spec.canonical()
+    assert "matrix_layout" not in RunSpec.model_validate({"optimizer": "muon"}).canonical()
+    changed = RunChanges.model_validate({"clip": "adaptive", "optimizer": {"lr": 0.5}}).apply(spec)
+    assert (changed.clip[0].layout, changed.optimizer.matrix_layout, changed.optimizer.lr) == ("in_out", "in_out", 0.5)
+    with pytest.raises(Refused, match="expected one layout of the matrices"):
+        RunChanges.model_validate({"optimizer": {"matrix_layout": "out_in"}}).apply(spec)
 
 
 def test_an_optimizer_is_merged():

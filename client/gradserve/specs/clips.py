@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from .base import Count, Family, Fraction, NotNegative, Positive, Spec
+from .matrix_layout import MatrixLayout
 
 
 class GlobalNorm(Spec):
@@ -78,7 +79,7 @@ class Adaptive(Spec):
     clipping: Annotated[Positive, Field(description="Largest share.")] = 0.01
     eps: Annotated[Positive, Field(description="Norm that a unit of smaller weights counts with.")] = 1e-3
     layout: Annotated[
-        Literal["out_in", "in_out"],
+        MatrixLayout,
         Field(description="A unit is a slice of the first axis (torch), or of the last one (Keras, JAX)."),
     ] = "out_in"
 

@@ -8,12 +8,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from .base import Flag, Fraction, NotNegative, Real, folded
+from .matrix_layout import AXES, MatrixLayout
 from .optimizer_fields import Decay, DecayMode, Lr, Maximize, OptimizerFields
-
-MatrixLayout = Annotated[
-    Literal["out_in", "in_out"],
-    Field(description="What the axes of a matrix are: out_in as in torch, in_out as in Keras and JAX."),
-]
 
 
 class Muon(OptimizerFields):
@@ -73,7 +69,7 @@ class Muon(OptimizerFields):
         Literal["original", "match_rms_adamw", "none"], Field(description="How a step grows with its matrix.")
     ] = "original"
     rms_rate: Annotated[NotNegative, Field(description="Root mean square of a step of match_rms_adamw, lr 1.")] = 0.2
-    matrix_layout: MatrixLayout = "out_in"
+    matrix_layout: Annotated[MatrixLayout, Field(description=AXES)] = "out_in"
     fallback_lr_scale: Annotated[NotNegative, Field(description="Of lr, for tensors that are no matrices.")] = 1.0
     fallback_beta1: Annotated[Fraction, Field(description="Decay of their first moment.")] = 0.9
     fallback_beta2: Annotated[Fraction, Field(description="Decay of their second moment.")] = 0.999

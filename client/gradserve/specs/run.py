@@ -12,6 +12,7 @@ from .averages import AverageSpec, keras_average
 from .base import COUNT_MAX, Spec, folded
 from .clips import ClipSpec
 from .groups import Groups
+from .matrix_layout import AXES, MatrixLayout, laid_out
 from .messages import validation_refusal
 from .optimizer_fields import OptimizerFields, folded_is
 from .optimizers import OPTIMIZERS, OptimizerSpec, merged_optimizer
@@ -25,7 +26,6 @@ EPOCHS_UNKNOWN = (
     "schedule: expected to know how long an epoch is: send steps_per_epoch with the schedule, or the run's dataset_size"
 )
 
-_NOT_BUILT = ("matrix_layout",)
 _REPLACED = (
     "schedule", "clip", "aggregation", "staleness", "accumulate", "groups", "average", "sparse_semantics",
 )  # fmt: skip
@@ -85,6 +85,10 @@ class RunSpec(Spec):
         int | None,
         Field(strict=True, ge=1, le=COUNT_MAX, description="Samples of an epoch; null: no epochs then."),
     ] = None
+    matrix_layout: Annotated[
+        MatrixLayout | None,
+        Field(description=f"{AXES} Handed on to what depends on it (muon, adaptive); null: as their own fields say."),
+    ] = None
     non_finite: NonFinitePolicy = NonFinite()
     branch: Annotated[Branch | None, Field(description="Start from a checkpoint of another run.")] = None
     weights: Annotated[
@@ -116,12 +120,6 @@ class RunSpec(Spec):
         return {**given, "optimizer": cleaned, **_keras_clips(given, found), **elsewhere}
 
     @classmethod
-    def _unknown_field(cls, spelling: object) -> str:
-        if spelling in _NOT_BUILT:
-            return f"this version does not build {spelling!r} yet: leave it out"
-        return super()._unknown_field(spelling)
-
-    @classmethod
     def branched(cls, inherited: Mapping[str, Any], given: Mapping[str, Any]) -> RunSpec:
         """The spec of a branch: what `given` does not say is that of the state it starts from (canonical).
         Raises `Refused` (validation-error)."""
@@ -139,10 +137,23 @@ class RunSpec(Spec):
             raise ValueError(EPOCHS_UNKNOWN)
         return self
 
+    @model_validator(mode="after")
+    def _lay_out(self) -> Self:
+        for name, piece in self.laid_out().items():
+            object.__setattr__(self, name, piece)  # frozen for all others
+        return self
+
+    def laid_out(self) -> dict[str, Any]:
+        """The fields that `matrix_layout` is handed on to, with it. Raises `ValueError` where another was said."""
+        if self.matrix_layout is None:
+            return {}
+        clips = tuple(laid_out(clip, self.matrix_layout) for clip in self.clip)
+        return {"optimizer": laid_out(self.optimizer, self.matrix_layout), "clip": clips}
+
     def canonical(self) -> dict[str, Any]:
         """The spec without weights as plain JSON values, keys sorted: equal for equal runs, readable by `RunSpec`."""
         # What came later is only written where it is said: the form is in the hash of every chain.
-        unsaid = {name for name in ("accumulate", "average", "branch") if getattr(self, name) is None}
+        unsaid = {name for name in ("accumulate", "average", "branch", "matrix_layout") if getattr(self, name) is None}
         unsaid |= {"sparse_semantics"} if self.sparse_semantics == "exact" else set()
         dumped = self.model_dump(mode="json", exclude={"weights", *unsaid})
         dumped["schedule"] = dumped["schedule"] or {"name": "constant"}
@@ -206,7 +217,11 @@ class RunChanges(Spec):
         update: dict[str, Any] = {name: getattr(self, name) for name in _REPLACED if name in given}
         if self.optimizer:
             update["optimizer"] = _merged(spec.optimizer, self.optimizer)
-        return spec.model_copy(update=update)
+        changed = spec.model_copy(update=update)
+        try:
+            return changed.model_copy(update=changed.laid_out())
+        except ValueError as error:
+            raise validation_refusal(error) from None
 
 
 def _merged(current: OptimizerFields, changes: Mapping[str, Any]) -> OptimizerFields:
