@@ -102,6 +102,7 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("a bad image falls back to the one before", switches.newest_image_only, "kills", 0),
     _row("a snapshot copies the slots", switches.share_slots, "calm", 0),
     _row("states are compared where snapshots are due", switches.no_comparison, "wrong-bits", 1),
+    _row("what was caught up with is told once it is compared", switches.tell_at_once, "wrong-bits", 865),
     _row("publish compares the newest snapshot", _disk(publish_expected=False), "slow-store", 8),
     _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 0),
     _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),

@@ -21,7 +21,7 @@ from gradserve.session import WorkerSession
 from gradserve.weights import PushResult
 from gradserve_service.core import image, machine
 from gradserve_service.core.entries import Entry
-from gradserve_service.replica import recovery, snapshots
+from gradserve_service.replica import events, recovery, snapshots
 from gradserve_service.replica.heads import HeadReads
 from gradserve_service.replica.proposals import Decided
 from gradserve_service.replica.recovery import Computed, State
@@ -216,6 +216,11 @@ def no_comparison() -> Any:
         computed.clear()
 
     return mock.patch.object(snapshots, "differing", differing)
+
+
+def tell_at_once() -> Any:
+    """Watchers hear of an entry before its state is compared."""
+    return mock.patch.object(events.Held, "tell", lambda held, header, history: held._feed.tell(header, history))
 
 
 def share_slots() -> Any:

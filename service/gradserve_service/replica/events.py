@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -17,7 +17,7 @@ from gradserve.problems import Rejection
 
 from ..core.history import History
 
-__all__ = ["Event", "Feed", "events_of"]
+__all__ = ["Event", "Feed", "Held", "events_of"]
 
 EVENTS_KEPT: Final = 1_024
 REJECTIONS_A_SECOND: Final = 20  # more say nothing new, and each costs every reader
@@ -108,6 +108,29 @@ def _refused(header: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class Held:
+    """What there is to tell of entries whose state may still turn out to be miscomputed: nobody must hear of that."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._seen: deque[tuple[int, tuple[Event, ...] | None]] = deque(maxlen=EVENTS_KEPT)
+
+    def tell(self, header: Mapping[str, Any], history: History) -> None:
+        """As `Feed.tell`, for later."""
+        events = tuple(events_of(header, history)) if self._feed.readers else None
+        self._seen.append((header["position"], events))
+
+    def drop(self) -> None:
+        """It is not so."""
+        self._seen.clear()
+
+    def release(self) -> None:
+        """It is so. Of what nobody listened to, or was too long ago to be kept, the journal tells."""
+        for position, events in self._seen:
+            self._feed.skip_to(position - 1 if events is not None else position)
+            self._feed.add(position, events or ())
+
+
 class Feed:
     """The latest events of one run on this server."""
 
@@ -126,12 +149,15 @@ class Feed:
 
     def tell(self, header: Mapping[str, Any], history: History) -> None:
         """An entry was applied."""
-        position = header["position"]
+        self.add(header["position"], tuple(events_of(header, history)) if self.readers else ())
+
+    def add(self, position: int, events: Iterable[Event]) -> None:
+        """What there is to tell of the entry at this position."""
         if position <= self.position:
             return  # a state that was built again
         self.position = position
         if self.readers:
-            for event in events_of(header, history):
+            for event in events:
                 self._add(event)
             self._wake()
 
@@ -154,7 +180,7 @@ class Feed:
             self._wake()
 
     def skip_to(self, position: int) -> None:
-        """The state was built from a snapshot: of the entries before it nothing was seen here."""
+        """Of the entries before it nothing is told here: the state was built from a snapshot, or nobody listened."""
         if position > self.position:
             self.position = position
             self._empty()

@@ -32,7 +32,7 @@ from ..store.records import (
     ObjectsMissing,
     Record,
 )
-from .events import Feed
+from .events import Feed, Held
 from .proposals import Decided, Proposal, brings_payload, record_of
 from .published import Published
 from .quarantine import Quarantine
@@ -277,7 +277,8 @@ class Sequencer:
             return self.state
         differed = 0
         for _ in range(self._limits.decide_again_max):
-            state = await self._caught_up() or await self._restored()
+            held = Held(self.feed)
+            state = await self._caught_up(held) or await self._restored()
             agrees = await self._snapshots.agree(state, restored=state is not self.state)
             if agrees:
                 break
@@ -295,11 +296,12 @@ class Sequencer:
             await self._snapshots.start(state)  # it was due and never published, or is damaged
         state.diverged_at = self._diverged_at
         self.state, self._in_doubt = state, False
+        held.release()
         self.feed.skip_to(state.control.position)
         self._publish(state, state.control.position, state.control.head)
         return state
 
-    async def _caught_up(self) -> State | None:
+    async def _caught_up(self, held: Held) -> State | None:
         """The state held, with what the journal has behind it; None where it cannot be continued."""
         state = self.state
         if state is None:
@@ -307,8 +309,9 @@ class Sequencer:
         head = await self._store.head(self.run.uid)
         if not self._at(state, head) and self.state is state:
             try:
-                await catch_up(self._store, state, self._shop, self._limits.catch_up_entries, head, self.feed.tell)
+                await catch_up(self._store, state, self._shop, self._limits.catch_up_entries, head, held.tell)
             except ChainBroken as error:
+                held.drop()
                 log.warning("history_differs", run=self.run.name, reason=str(error))
                 self.feed.end()
                 self.state = None
