@@ -16,7 +16,7 @@ from gradserve_service.replica import Replica, recovery
 from gradserve_service.replica.quarantine import Quarantine
 from gradserve_service.replica.sequencer import Sequencer
 from gradserve_service.store import Store
-from gradserve_service.store.records import ObjectRef
+from gradserve_service.store.records import Head, ObjectRef
 from replica.runs import ADAM, a_run, push, refusal, server, whole_state
 
 
@@ -179,6 +179,24 @@ async def damage_newest_image(store: Store, uid: str) -> int:
     store.get_object = damaged  # type: ignore[method-assign]
     store.object_digest = digest  # type: ignore[method-assign]
     return newest.position
+
+
+async def test_a_head_that_fell_behind_the_newest_snapshot_is_not_believed(store_url: str) -> None:
+    """One flipped bit of a position, and the snapshot without the journal behind it would be served as the newest."""
+    limits = {"snapshot_journal_bytes_min": 4_000, "snapshot_state_factor": 1}
+    async with server(store_url, **limits) as replicas:
+        run = await a_run(replicas)
+        held = replicas._open["run"][1]
+        await settled(run, held, 1, 16)
+        assert 1 < (await replicas.store.snapshots(run.uid))[0].position < (await replicas.store.head(run.uid)).position
+    async with server(store_url, **limits) as replicas:
+        head = replicas.store.head
+
+        async def fallen(uid: str) -> Head:
+            return Head(1, (await head(uid)).hash)
+
+        replicas.store.head = fallen  # type: ignore[method-assign]
+        assert await refusal((await replicas.open("run")).weights()) == "quarantined"
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -101,7 +101,6 @@ class Workshop:
 async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_read: int) -> State:
     """The newest snapshot that verifies (else the one before, else nothing), and the journal after it."""
     check_creation(run)
-    head = await store.head(run.uid)
     damaged: list[SnapshotRecord] = []
     for snapshot in await store.snapshots(run.uid):
         state = await _from_snapshot(store, run, snapshot, shop)
@@ -112,7 +111,8 @@ async def restore(store: Store, run: CatalogueRecord, shop: Workshop, entries_a_
         control = Control.genesis(run.uid, run.creation, run.genesis)
         state = State(control, Arrays(control.spec))
     state.damaged = tuple(damaged)
-    await catch_up(store, state, shop, entries_a_read, head)
+    # The head is read behind the image: then it is of no earlier position, or one of the two is damaged.
+    await catch_up(store, state, shop, entries_a_read, await store.head(run.uid))
     return state
 
 
@@ -123,10 +123,10 @@ def check_creation(run: CatalogueRecord) -> None:
 
 
 def _require_reached(control: Control, head: Head) -> None:
-    """The head was read before the journal: what was read must lead to it. A tail that is gone is not left out
+    """What was read must lead to the head, exactly: neither a tail that is gone nor a head that fell behind is left out
     silently."""
-    if control.position < head.position or (control.position == head.position) != (control.head == head.hash):
-        raise ChainBroken(f"the journal ends with entry {control.position}, the head of the run is another")
+    if Head(control.position, control.head) != head:
+        raise ChainBroken(f"the journal leads to entry {control.position}, the head of the run is {head.position}")
 
 
 async def _from_snapshot(store: Store, run: CatalogueRecord, snapshot: SnapshotRecord, shop: Workshop) -> State | None:
@@ -153,8 +153,8 @@ async def catch_up(
     to: Head,
     tell: Tell = lambda header, history: None,
 ) -> None:
-    """Replay what the journal holds after the state's position up to this head, and tell of each entry. A state that is
-    past it stays. Raises `ChainBroken` or `Damaged`.
+    """Replay what the journal holds after the state's position up to this head, and tell of each entry. Raises
+    `ChainBroken` (also where the head is before the state) or `Damaged`.
 
     Not up to the journal's end: that of a large run moves on as fast as a second server can follow, and whoever asks
     has a right to the state that was there when the question came, not to one that is never reached.
