@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from numpy import add, divide, maximum, minimum, multiply, sign, sqrt, subtract
+from numpy import add, divide, full_like, maximum, minimum, multiply, sign, sqrt, subtract
 
 from gradserve import specs
 
@@ -65,6 +65,13 @@ class RAdam(specs.RAdam, Rule):
         keep_and_add(v, beta2, multiply(u, u, u))
         x = divide(m, add(sqrt(v, u), eps, u), u) if divides else m
         multiply(x, gain, u)
+
+    def element_rates(self, t: int, lr: float, s: Sequence[Array]) -> Array | None:
+        """lr ρ sqrt(1 - β2^t) / (sqrt(v) + eps); lr while there is no ρ."""
+        rectified, r = rectification(self.beta2, t, TRUSTED), math.sqrt(1.0 - integer_power(self.beta2, t))
+        if not rectified:
+            return full_like(s[1], lr)
+        return divide(lr * rectified * r, sqrt(s[1]) + (self.eps if self.eps_hat else self.eps * r))
 
 
 def rectification(beta2: float, t: int, trusted: float) -> float:
