@@ -92,7 +92,7 @@ EACH = [
     specs.Adadelta(lr=1.0),
     specs.Adadelta(lr=1.0, rho=0.5, weight_decay=0.01, maximize=True),
     specs.Adagrad(lr=0.1),
-    specs.Adagrad(lr=0.1, lr_decay=0.1, eps_in_sqrt=True, initial_accumulator_value=0.1, weight_decay=0.01),
+    specs.Adagrad(lr=0.1, lr_decay=0.1, eps=0.05, eps_in_sqrt=True, initial_accumulator_value=0.1, weight_decay=0.01),
     specs.RmsProp(lr=0.1),
     specs.RmsProp(lr=0.1, centered=True, momentum=0.9, weight_decay=0.01),
     specs.RmsProp(lr=0.1, momentum=0.9, nesterov=True, lr_in_momentum=True, eps_in_sqrt=True, maximize=True),
