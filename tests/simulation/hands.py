@@ -31,11 +31,12 @@ class Hands:
         self._faults.over = True
         for hand in hands:
             hand.cancel()
+        self._mend()  # before they are waited for: one may be waiting for a server that is down
         for ended in await asyncio.gather(*hands, return_exceptions=True):
             if isinstance(ended, Exception):
                 self._world.loop.complaints.append(f"a hand failed: {ended!r}")
 
-    def mend(self) -> None:
+    def _mend(self) -> None:
         """What is down comes up, what is paused goes on, what is cut off is connected again."""
         self._faults.unreachable.clear()
         for server in self._world.servers:

@@ -153,7 +153,6 @@ class World:
         hands = Hands(self)
         watching = [] if self.mix.delete_seconds else hands.watch()
         await hands.work(FAULT_SECONDS)
-        hands.mend()
         self.trace("faults are over")
         await asyncio.sleep(ECHO_SECONDS)
         if self.mix.rot_seconds:
@@ -175,6 +174,8 @@ class World:
             raise Endless(f"nobody lets the operator close the run: {error}") from error
         if watching:
             await asyncio.wait(watching, timeout=FINISH_SECONDS)
+        for index, server in enumerate(self.servers):
+            await _shown(index, server)  # whoever is behind catches up, and writes the snapshot that is due
         await asyncio.sleep(self.mix.object_ttl_seconds + ECHO_SECONDS)  # objects that nobody named vanish
         for index, server in enumerate(self.servers):
             self.final.append(await _shown(index, server))

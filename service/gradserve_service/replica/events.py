@@ -120,10 +120,6 @@ class Held:
         events = tuple(events_of(header, history)) if self._feed.readers else None
         self._seen.append((header["position"], events))
 
-    def drop(self) -> None:
-        """It is not so."""
-        self._seen.clear()
-
     def release(self) -> None:
         """It is so. Of what nobody listened to, or was too long ago to be kept, the journal tells."""
         for position, events in self._seen:

@@ -294,9 +294,10 @@ class Sequencer:
             raise refuse("store-unavailable", "snapshots come faster than this server can follow: send it again")
         if state is not self.state and (state.damaged or state.control.snapshot_position > state.restored_from):
             await self._snapshots.start(state)  # it was due and never published, or is damaged
+        if state is self.state:
+            held.release()  # else it was measured on a state that was lost, or found to be wrong
         state.diverged_at = self._diverged_at
         self.state, self._in_doubt = state, False
-        held.release()
         self.feed.skip_to(state.control.position)
         self._publish(state, state.control.position, state.control.head)
         return state
@@ -311,7 +312,6 @@ class Sequencer:
             try:
                 await catch_up(self._store, state, self._shop, self._limits.catch_up_entries, head, held.tell)
             except ChainBroken as error:
-                held.drop()
                 log.warning("history_differs", run=self.run.name, reason=str(error))
                 self.feed.end()
                 self.state = None
