@@ -44,7 +44,7 @@ OTHER_BOUNDS = {
     ("madgrad", "optax"): 1e-7,  # float32: the root of the count, there
     **{row: bound for family in FAMILIES.values() for row, bound in getattr(family, "BOUNDS", {}).items()},
 }
-LR_READ_LATE = ("rprop", "asgd")  # once or one update late by the reference: compared at a constant rate
+LR_READ_LATE = ("rprop", "asgd", "ftrl")  # by the reference, an update late or for its sums too: at a constant rate
 ROWS = [row for family in FAMILIES.values() for row in family.ROWS]
 
 # --------------------------------------------------------------------------------------------------- optimizers

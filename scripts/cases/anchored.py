@@ -37,8 +37,13 @@ def rate(random: np.random.Generator) -> dict[str, Any]:
 
 ROWS: list[Row] = [
     ("asgd", "constant lr", "torch", draws(rate, decay, lambd=0.01, t0=20.0, maximize=True)),
-    ("ftrl", "", "keras", draws(rate)),  # Keras decays before the rule reads the weights
-    ("ftrl", "l1, l2, shrinkage, beta", "keras", draws(rate, l1=0.01, l2=0.02, l2_shrinkage=0.01, beta=0.5)),
+    ("ftrl", "constant lr", "keras", draws(rate)),  # Keras decays before the rule reads the weights
+    (
+        "ftrl",
+        "constant lr; l1, l2, shrinkage, beta",
+        "keras",
+        draws(rate, l1=0.01, l2=0.02, l2_shrinkage=0.01, beta=0.5),
+    ),
     ("madgrad", "", "optax", draws(rate, decay)),
     ("cocob", "", "optax", draws(decay, lr=1.0)),
 ]
@@ -48,7 +53,7 @@ CASES: list[dict[str, Any]] = [
     {"optimizer": {"name": "asgd", "lr": 0.02, "lambd": 0.01, "weight_decay": 0.1}, "clip": [], "constant_lr": True},
 ]
 OTHERS: list[dict[str, Any]] = [
-    {"optimizer": {"name": "ftrl", "compat": "keras", "lr": 0.05, "l1": 0.01}},
+    {"optimizer": {"name": "ftrl", "compat": "keras", "lr": 0.05, "l1": 0.01}, "constant_lr": True},
     {"optimizer": {"name": "cocob", "compat": "optax"}},
 ]
 OURS_ONLY: list[dict[str, Any]] = [

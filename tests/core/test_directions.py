@@ -184,6 +184,18 @@ def test_ftrl_starts_from_the_weights_and_keras_from_nothing() -> None:
     assert sparse.weights[2] != 0
 
 
+def test_ftrl_keeps_what_it_has_learned_whatever_the_rate_is() -> None:
+    """A gradient of nothing moves nothing at a tenth of the rate, zeros of l1 stay zeros, and n may start at 0."""
+    for fields in ({}, {"l1": 3.0}, {"beta": 1.0}, {"initial_accumulator_value": 0.0}):
+        run = run_of(specs.Ftrl(lr=0.5, **fields), [0.1, -2.0, 3.0, 0.5], [[0.1, 1.0, -1.0, 0.0]] * 5)
+        before = run.weights
+        assert (before[0] == 0) == ("l1" in fields)
+        for rate in (0.05, 1e-30, 0.5):
+            run.step(np.zeros(4), rate)
+            assert run.weights == pytest.approx(before, rel=1e-12)
+            assert (run.weights[before == 0] == 0).all()
+
+
 def test_the_average_of_asgd_begins_after_t0() -> None:
     """Until then it is the weights."""
     run, seen = Updates(specs.Asgd(lr=0.1, t0=3.0), np.zeros(1)), []

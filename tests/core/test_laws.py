@@ -63,6 +63,19 @@ def test_a_slot_is_declared_never_negative_exactly_when_it_never_is(name: str) -
 
 
 @every_path
+def test_a_rate_that_is_next_to_nothing_harms_nobody(spec: Any) -> None:
+    """As the end of a schedule has it, and a very stale gradient: all stays finite, and the next step is no leap."""
+    gradients, factors = normal(4, 12, SIZE), {6: 1e-5, 7: 1e-15, 8: 1e-40, 9: 1e-300}
+    run, steps = Updates(spec, normal(5, SIZE), layout=tensors_of(SHAPES)), []
+    for k, g in enumerate(gradients):
+        before = run.weights
+        run.step(g, spec.lr * factors.get(k, 1.0), loss=2.0 + k)
+        steps.append(np.abs(run.weights - before).max())
+    assert np.isfinite(steps).all()
+    assert steps[10] <= 20 * max(steps[1:6]) + 1e-6
+
+
+@every_path
 def test_all_state_is_in_slots_memory_and_the_step(spec: Any) -> None:
     """Half of a run, taken over by another with those alone, ends in the same bits."""
     gradients = normal(2, 6, SIZE)

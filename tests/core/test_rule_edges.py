@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from core.running import Updates
@@ -9,13 +11,19 @@ from gradserve import specs
 from gradserve.wire import Layout
 from gradserve_service.core.groups import GroupTerms, Stretch
 from gradserve_service.core.optimizers import rule_for
-from gradserve_service.core.optimizers.rule import decaying_exponential, real_power
+from gradserve_service.core.optimizers.rule import decaying_exponential, negative_logarithm, real_power
 from gradserve_service.core.slots import own_layouts
 
 
 def test_the_exponential_of_a_large_number_is_nothing() -> None:
     """Beyond the smallest double it is 0, and no loop is long."""
     assert decaying_exponential(746.0) == decaying_exponential(1e300) == 0.0
+
+
+def test_the_logarithm_is_right_where_its_series_is_longest_and_where_it_is_nearly_nothing() -> None:
+    """Just above the number that is doubled no more, just below, and beside 1, where nothing may cancel out."""
+    for x in (0.445, 0.45, 0.6666, 0.667, 0.99, 1.0 - 2.0**-30):
+        assert abs(negative_logarithm(x) / -math.log(x) - 1.0) <= 4e-16
 
 
 def test_a_step_from_the_loss_is_none_where_the_gradient_is_only_rounding() -> None:

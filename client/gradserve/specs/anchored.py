@@ -18,7 +18,8 @@ def _a_root(power: float) -> float:
 
 
 class Ftrl(OptimizerFields):
-    """Follow the regularised leader: weights that a strong l1 sets to exactly 0. Matches keras.optimizers.Ftrl.
+    """Follow the regularised leader: weights that a strong l1 sets to exactly 0. Matches keras.optimizers.Ftrl at a
+    constant lr; under a schedule Keras reads its old sums with the new lr, and all weights are scaled by the ratio.
 
     With keep_initial the weights that a run begins with are where it starts from; Keras forgets them at the first
     update.
@@ -26,11 +27,11 @@ class Ftrl(OptimizerFields):
 
     summary: ClassVar[str] = "Adagrad's rates with l1 and l2 on the sum of all gradients: sparse weights."
     formula: ClassVar[str] = (
-        "q(n) = n^(-learning_rate_power); n' = n + g²; z += g + 2 l2_shrinkage w - (q(n') - q(n)) / lr w; n <- n'; "
-        "w <- (min(max(z, -l1), l1) - z) / ((q(n) + beta) / lr + 2 l2). keep_initial: z starts at "
-        "-w ((q(n) + beta) / lr + 2 l2), at 0 without it."
+        "q(n) = n^(-learning_rate_power); n' = n + g²; z += lr (g + 2 l2_shrinkage w) - (q(n') - q(n)) w; n <- n'; "
+        "w <- (min(max(z, -base l1), base l1) - z) / (q(n) + beta + 2 base l2), base: the optimizer's lr, before any "
+        "schedule. keep_initial: z starts at -w (q(n) + beta + 2 base l2), at 0 without it."
     )
-    source: ClassVar[str] = "keras.optimizers.Ftrl; McMahan et al. 2013."
+    source: ClassVar[str] = "keras.optimizers.Ftrl, at a constant lr; McMahan et al. 2013."
     use_when: ClassVar[str] = "Wide linear models with sparse features, where most weights shall be 0."
     field_aliases: ClassVar[Mapping[str, str]] = {
         **OptimizerFields.field_aliases, "l1regularizationstrength": "l1", "l2regularizationstrength": "l2",

@@ -81,9 +81,7 @@ class PolynomialStaleness(Spec):
 
     summary: ClassVar[str] = "Fades as slowly as the power says."
     formula: ClassVar[str] = "(1 + staleness)^-a"
-    source: ClassVar[str] = (
-        "Xie et al. 2019 (arXiv:1903.03934); a = 1/2: Nguyen et al. 2022 (arXiv:2106.06639)."
-    )
+    source: ClassVar[str] = "Xie et al. 2019 (arXiv:1903.03934); a = 1/2: Nguyen et al. 2022 (arXiv:2106.06639)."
     use_when: ClassVar[str] = "Federated training, where all are late and inverse would leave too little."
     field_aliases: ClassVar[Mapping[str, str]] = {"exponent": "a", "power": "a"}
 

@@ -25,7 +25,7 @@ from .control import Control
 from .history import History
 from .slots import cut, own_layouts
 
-SEMANTICS = 1  # raised when `advance` or `update` come to mean something else
+SEMANTICS = 2  # raised when `advance` or `update` come to mean something else
 METADATA_KEY = "gradserve"
 BATCH = "batch"  # the sum of an open batch, beside the slots: no slot has this name
 HISTORY_PREFIX = f"{RESERVED_PREFIX}history/"

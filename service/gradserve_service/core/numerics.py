@@ -56,7 +56,7 @@ GOLDEN = {
     "signum": "0db3372f831a3332",
     "lion": "9731cf34f3c80194",
     "rprop": "7ab1773f1a0d7e99",
-    "ftrl": "a334acb488bc21cf",
+    "ftrl": "6c1844a9ae61f2f8",
     "madgrad": "33ad7ff879095b26",
     "cocob": "1c79ae4057c69bc0",
     "asgd": "4f025495434dabdf",

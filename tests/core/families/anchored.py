@@ -23,13 +23,13 @@ class AnchoredSteps:
             return 0.0
         before = memory.get("accumulator", spec.initial_accumulator_value)
         n = memory["accumulator"] = before + g**2
-        l2 = spec.l2 + spec.beta / (2 * lr)
+        added = max(spec.beta + 2 * spec.lr * spec.l2, 2**-60)
         z = memory.get("linear", 0.0)
         if spec.keep_initial and before == spec.initial_accumulator_value:
-            z = -w * (before**power / lr + 2 * l2)
-        z = memory["linear"] = z + g + 2 * spec.l2_shrinkage * w - (n**power - before**power) / lr * w
-        clipped = max(-spec.l1, min(spec.l1, z))
-        return (clipped - z) / (n**power / lr + 2 * l2) - w
+            z = -w * (before**power + added)
+        z = memory["linear"] = z + lr * (g + 2 * spec.l2_shrinkage * w) - (n**power - before**power) * w
+        bound = spec.lr * spec.l1
+        return (max(-bound, min(bound, z)) - z) / (n**power + added) - w
 
     def _madgrad_step(self, w: float, g: float, lr: float, momentum: float | None, memory: dict[str, float]) -> float:
         spec, k = self.spec, (lr + self.spec.eps) * math.sqrt(self.updates) if lr else 0.0

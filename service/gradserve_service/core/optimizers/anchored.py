@@ -16,6 +16,7 @@ from .rule import TINY, Memory, Rule, Scalar, Slot, Sparse, decaying_exponential
 __all__ = ["Asgd", "Cocob", "Ftrl", "Madgrad"]
 
 ANCHOR = Slot("x0", "w0: the weights at their first gradient")
+Q_LEAST = 2.0**-60  # far below the root of any n that counts; keeps 0 / 0 away where n is 0 as well
 CUBE_ROOT_LEAST = 2.0**-40  # far below any eps that is added to a cube root
 
 
@@ -23,15 +24,19 @@ class Ftrl(specs.Ftrl, Rule):
     """Follow the regularised leader, proximally.
 
         q(n) = n^p,  p = -learning_rate_power           0, 1/2 or 1
-        z <- z + g + 2 l2s w - (q(n + g²) - q(n)) / lr w        float32[N], linear
+        z <- z + lr (g + 2 l2s w) - (q(n + g²) - q(n)) w        float32[N], linear
         n <- n + g²                                     float32[N], accumulator; `initial_accumulator_value`
-        w <- (clip(z, ± l1) - z) / Q,  Q = (q(n) + β) / lr + 2 l2
+        w <- (clip(z, ± base l1) - z) / Q,  Q = q(n) + β + 2 base l2
+
+    base is the optimizer's lr, lr that of the update. The paper and Keras have the same sums over lr, which is constant
+    there: read with another lr, all weights are multiplied with the ratio of the two (Keras under a schedule). Here
+    each gradient counts at the lr of its update, and l1 and l2 at base, so that zeros stay zeros as lr falls.
 
     `keep_initial`: before a weight's first gradient, where n is what it began with, z = -w Q, so that the weight is
     the leader of no gradients at all. Without it z starts at 0, as in Keras, and the first weights are forgotten. At a
     rate of 0 nothing moves.
 
-    Source: McMahan et al. 2013, Algorithm 1. Matches keras.optimizers.Ftrl with keep_initial: false.
+    Source: McMahan et al. 2013, Algorithm 1. Matches keras.optimizers.Ftrl with keep_initial: false at a constant lr.
     """
 
     sparse: ClassVar[Sparse] = "lazy"
@@ -42,18 +47,17 @@ class Ftrl(specs.Ftrl, Rule):
         """The sum of squares and the linear term."""
         began = self.initial_accumulator_value
         squares = Slot("accumulator", "n: all squared gradients so far, added", began, never_negative=True)
-        return squares, Slot("linear", "z: all gradients so far, less what the weights were worth")
+        return squares, Slot("linear", "z: all gradients so far at their lr, less what the weights were worth")
 
     def scalars(self, t: int, lr: float, scale: float, memory: Memory) -> tuple[float, ...]:
-        """Factor of the gradient, where n begins, 1 / lr, what is added to q in Q, 2 l2s, l1, and whether to move."""
-        per_lr = 1.0 / lr if lr else 0.0
-        least = self.initial_accumulator_value
-        added = self.beta * per_lr + 2.0 * self.l2
-        return scale, least, per_lr, added, 2.0 * self.l2_shrinkage, self.l1, 1.0 if lr else 0.0
+        """Factor of the gradient, where n begins, lr, 2 l2s lr, what is added to q, bound of z, 0 for no move."""
+        added = max(self.beta + 2.0 * self.lr * self.l2, Q_LEAST)
+        least, shrink, bound = self.initial_accumulator_value, 2.0 * self.l2_shrinkage * lr, self.lr * self.l1
+        return scale, least, lr, shrink, added, bound, 1.0 if lr else 0.0
 
     def change(self, c: Sequence[Scalar], g: Array, w: Array, s: Sequence[Array], u: Array, a: Sequence[Array]) -> None:
         """The lines of the class's formula, for one block."""
-        scale, least, per_lr, added, shrink, l1, moves = c
+        scale, least, lr, shrink, added, bound, moves = c
         (n, z), (x, y) = s, a
         if not moves:
             u.fill(0.0)
@@ -63,15 +67,14 @@ class Ftrl(specs.Ftrl, Rule):
             sign(subtract(n, least, y), y)  # 1, or 0 where there was no gradient yet
             multiply(z, y, z)
             multiply(subtract(1.0, y, y), w, y)
-            subtract(z, multiply(add(multiply(x, per_lr, u), added, u), y, u), z)
+            subtract(z, multiply(add(x, added, u), y, u), z)
         multiply(g, scale, y)
-        add(add(z, y, z), multiply(w, shrink, u), z)
+        add(add(z, multiply(y, lr, u), z), multiply(w, shrink, u), z)
         add(n, multiply(y, y, y), n)
         self._power(n, y)
-        multiply(multiply(subtract(y, x, x), per_lr, x), w, x)
-        subtract(z, x, z)
-        subtract(minimum(maximum(z, -l1, out=x), l1, out=x), z, x)
-        subtract(w, divide(x, add(multiply(y, per_lr, y), added, y), x), u)
+        subtract(z, multiply(subtract(y, x, x), w, x), z)
+        subtract(minimum(maximum(z, -bound, out=x), bound, out=x), z, x)
+        subtract(w, divide(x, add(y, added, y), x), u)
 
     def _power(self, n: Array, out: Array) -> Array:
         if self.learning_rate_power == -0.5:
