@@ -32,6 +32,7 @@ from servers import Server, gradserve_server, machine_line, redis_server
 
 import gradserve as gs
 
+PATIENCE_SECONDS = 120.0  # until a crowd is connected
 SATURATED = 0.95  # of the peak
 Answers: TypeAlias = "Queue[tuple[list[int], float]]"
 REFUSED = re.compile(r'gradserve_pushes_total\{code="([^"]+)",outcome="refused"\} (\S+)')
@@ -110,12 +111,12 @@ def measure(server: Server, workers: int, parameters: int, seconds: float) -> Fi
     before, most = refusals(server), 0
     child = processes.Process(target=crowd_in_process, args=(server.url, workers, parameters, seconds, answers))
     child.start()
-    answers.get()
+    answers.get(timeout=PATIENCE_SECONDS)
     began = server.cpu_seconds()
-    while answers.empty():
+    while answers.empty() and child.is_alive():
         most = max(most, server.resident_bytes())
         time.sleep(0.1)
-    counts, crowd_cpu = answers.get()
+    counts, crowd_cpu = answers.get(timeout=1.0)
     server_cpu = server.cpu_seconds() - began
     child.join()
     refused = {code: count - before.get(code, 0) for code, count in refusals(server).items()}

@@ -213,7 +213,9 @@ def part_flow(run: RunKey, names: Sequence[str], rows: ArrayLike | None = None) 
             raise ValidationError(f"rows: expected a vector of row ids of one tensor, came {came}")
         query += f"&rows={','.join(map(str, ids.tolist()))}"
     response = yield from ask(Request("GET", f"{run.path}/weights?{query}", (*ACCEPT_TENSORS, *run.guard)))
-    return read_weights(response, None)
+    if response.status == 200:
+        return Weights.of_response(response, part=True)
+    raise response.error()
 
 
 def read_weights(response: Response, held: Weights | None) -> Weights:

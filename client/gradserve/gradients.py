@@ -34,17 +34,26 @@ Pieces: TypeAlias = tuple[bytes | memoryview, ...]
 IN_PLACE_BYTES_MIN = 256 << 10  # below this one copy is cheaper than a look at each tensor
 
 
-def gradient_layout(layout: Layout, gradients: Gradients) -> Layout:
-    """The run's layout, or the part of it that these gradients have; rows in the shape in which they come.
+def gradient_layout(layout: Layout | None, gradients: Gradients) -> Layout:
+    """The run's layout, or the part of it that these gradients have; rows in the shape in which they come, and whole
+    tensors too where the worker does not know the run's layout (None): then the server judges them.
 
     Raises `UnknownTensor`, `ValidationError`.
     """
     check_gradients(gradients)
     if isinstance(gradients, np.ndarray):
+        if layout is None:
+            raise ValidationError(
+                "gradients: expected a dict of arrays, came a vector: it was computed at a part of the weights, whose "
+                "order is not the run's"
+            )
         return layout
     in_rows = {name: np.shape(value.values) for name, value in gradients.items() if isinstance(value, Rows)}
+    dense = {name: value for name, value in gradients.items() if not isinstance(value, Rows)}
     try:
-        whole = layout.subset(name for name in gradients if name not in in_rows)
+        if layout is None:
+            return Layout.of({**{name: np.shape(value) for name, value in dense.items()}, **in_rows})
+        whole = layout.subset(dense)
         if not in_rows:
             return whole
         return Layout.of({**dict(zip(whole.names, whole.shapes, strict=True)), **in_rows})

@@ -273,7 +273,7 @@ class WorkerSession:
             self.notices.append(f"{error}; the gradient of an interrupted push was not applied")
 
     def _push_request(self, gradients: Gradients, base: Weights, want_weights: bool, said: Said) -> Request:
-        layout = gradient_layout(base.layout, gradients)
+        layout = gradient_layout(None if base.part else base.layout, gradients)
         body = gradient_pieces(layout, gradients, self._push_fields(base, said).to_metadata())
         answer = (*ACCEPT_TENSORS, ("Prefer", "return=representation")) if want_weights else ACCEPT_JSON
         return Request("PUT", f"{self._path}/pushes/{self.next_sequence}", (*self._push_headers, *answer), body)

@@ -17,6 +17,8 @@ import contextlib
 import os
 import socket
 import ssl
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -101,24 +103,47 @@ Pool = TypeVar("Pool", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 class _Pools(Generic[Pool]):
-    """Pools of one connection each, as many as there are requests at a time; the last that came back goes first."""
+    """Pools of one connection each, as many as there are requests at a time; the last that came back goes first.
+
+    `deque` takes and gives at its ends without a lock, so threads share it. Raises `Misuse` for a proxy of the
+    environment that cannot be used.
+    """
 
     def __init__(self, make: type[Pool], options: dict[str, Any]) -> None:
         self._make: type[Pool] = make
         self._options = options
         self.all: list[Pool] = []
-        self._idle: list[Pool] = []  # pop and append are atomic: threads share it without a lock
+        self._idle: deque[tuple[Pool, float]] = deque()
+        self.give_back(self._another())
 
     def take(self) -> Pool:
         try:
-            return self._idle.pop()
+            return self._idle.pop()[0]
         except IndexError:
-            pool = self._make(**self._options)
-            self.all.append(pool)
-            return pool
+            return self._another()
 
     def give_back(self, pool: Pool) -> None:
-        self._idle.append(pool)
+        self._idle.append((pool, time.monotonic()))
+
+    def superfluous(self) -> Pool | None:
+        """One that nobody has needed for long, to be closed: its connection, dead by now, would stay for ever."""
+        try:
+            pool, since = self._idle.popleft()
+        except IndexError:
+            return None
+        if time.monotonic() - since < IDLE_SECONDS:
+            self._idle.appendleft((pool, since))
+            return None
+        self.all.remove(pool)
+        return pool
+
+    def _another(self) -> Pool:
+        try:
+            pool = self._make(**self._options)
+        except (ValueError, ImportError) as error:
+            raise Misuse(f"the proxy that the environment names cannot be used: {error}") from error
+        self.all.append(pool)
+        return pool
 
 
 class HttpTransport:
@@ -142,6 +167,8 @@ class HttpTransport:
         pools = self._pools
         pool = pools.take()
         try:
+            if (old := pools.superfluous()) is not None:
+                old.close()
             return self._send(pool, request)
         except httpx.TransportError as error:
             raise self.address.failure(request, error) from error
@@ -156,8 +183,8 @@ class HttpTransport:
             pool.close()
 
     def _fresh(self) -> None:
-        self._process = os.getpid()
         self._pools = _Pools(httpx.HTTPTransport, self.address.options)
+        self._process = os.getpid()  # last: another thread of a forked child must not take the parent's connections
 
     def _fork(self) -> None:
         """This is a forked child: the connections are its parent's. Not even closed: a lock may be held for ever."""
@@ -193,6 +220,8 @@ class AsyncHttpTransport:
         """One attempt. Raises `ServerUnreachable`; cancelling it closes the connection."""
         pool = self._pools.take()
         try:
+            if (old := self._pools.superfluous()) is not None:
+                await old.aclose()
             return await self._send(pool, request)
         except httpx.TransportError as error:
             raise self.address.failure(request, error) from error

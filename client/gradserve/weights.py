@@ -23,11 +23,11 @@ class Weights(dict[str, NDArray[np.float32]]):
 
     A dict like any other, and it knows where it comes from: `version` and `etag` say which weights these are (`etag` is
     sent as the base of gradients computed at them), `vector` is float32[N], all tensors end to end in `layout`,
-    `metadata` what the server said beside them.
+    `metadata` what the server said beside them. `part`: they are not the whole of the run's.
     Copy a tensor before changing it.
     """
 
-    __slots__ = ("etag", "layout", "metadata", "vector", "version")
+    __slots__ = ("etag", "layout", "metadata", "part", "vector", "version")
 
     def __init__(
         self,
@@ -36,6 +36,8 @@ class Weights(dict[str, NDArray[np.float32]]):
         version: int,
         etag: str,
         metadata: Mapping[str, str] | None = None,
+        *,
+        part: bool = False,
     ) -> None:
         super().__init__(layout.views(vector))
         self.layout = layout
@@ -43,9 +45,10 @@ class Weights(dict[str, NDArray[np.float32]]):
         self.version = version
         self.etag = etag
         self.metadata = dict(metadata or {})
+        self.part = part
 
     @classmethod
-    def of_response(cls, response: Response) -> Weights:
+    def of_response(cls, response: Response, *, part: bool = False) -> Weights:
         """The weights in an answer's body, without a copy when it is float32. Raises `UnexpectedAnswer`."""
         etag = response.header("etag")
         try:
@@ -53,7 +56,7 @@ class Weights(dict[str, NDArray[np.float32]]):
             version = int(etag.strip('"').split("-")[0])  # "<version>-<16 hex>"; with a push, not that push's version
         except (Refused, ValueError) as error:
             raise UnexpectedAnswer(response.status, f"weights {etag}: {error}") from error
-        return cls(frame.layout, frame.vector(), version, etag, frame.metadata)
+        return cls(frame.layout, frame.vector(), version, etag, frame.metadata, part=part)
 
     def __repr__(self) -> str:
         return f"<Weights version {self.version}: {self.layout.parameters:,} parameters in {len(self)} tensors>"

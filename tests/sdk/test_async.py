@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradserve as gs
+from gradserve import transport
 from gradserve.wire import decode_frame
 from sdk.serving import Server
 
@@ -64,6 +65,18 @@ async def test_connections_are_kept_as_many_as_there_are_requests_at_a_time(line
         for _ in range(4):
             await asyncio.gather(*(client.server() for _ in range(6)))
     assert len(line.requests) == 6
+
+
+async def test_connections_that_nobody_has_needed_for_long_are_closed(server, monkeypatch):
+    """After a crowd has gone, one a request; the one in use stays."""
+    async with gs.connect_async(server.url) as client:
+        pools = client._transports[0]._pools
+        await asyncio.gather(*(client.server() for _ in range(6)))
+        assert len(pools.all) == 6
+        monkeypatch.setattr(transport, "IDLE_SECONDS", 0.0)
+        for left in (5, 4, 3, 2, 1, 1):
+            await client.server()
+            assert len(pools.all) == left
 
 
 async def test_two_tasks_of_one_worker_take_turns(connected, name):

@@ -23,6 +23,24 @@ def test_rows_are_pushed_and_pulled(client, name):
     assert run.pull_part(["w"])["w"].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("whole_first", [False, True])
+def test_what_was_pulled_last_does_not_say_what_may_be_pushed(client, name, whole_first):
+    """A table by its rows and the layers behind it: in whichever order they were pulled, both can be pushed."""
+    with client.run(name, init=TABLE, optimizer=gs.SGD(lr=0.5)).worker("w0") as worker:
+        if whole_first:
+            worker.pull()
+        worker.pull_part(["w"])
+        worker.pull_part(["emb"], rows=[2])
+        assert worker.push({"emb": gs.Rows([2], [[1.0, 1.0]]), "w": np.ones(3)}).version == 1
+        with pytest.raises(gs.LayoutMismatch, match="'w'"):
+            worker.push({"w": np.ones(4)})
+        with pytest.raises(gs.UnknownTensor, match="'x'"):
+            worker.push({"x": np.ones(4)})
+        with pytest.raises(gs.ValidationError, match="expected a dict of arrays, came a vector"):
+            worker.push(np.ones(11, np.float32))
+        assert worker.pull()["w"].tolist() == [-0.5] * 3
+
+
 def test_rows_and_whole_tensors_go_together(client, name):
     """And the answer may bring the new weights, whole."""
     with client.run(name, init=TABLE, optimizer=gs.SGD(lr=0.5)).worker("w0") as worker:

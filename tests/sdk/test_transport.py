@@ -47,6 +47,15 @@ def test_the_environments_proxy_is_used(server, monkeypatch):
         client.server()
 
 
+def test_a_proxy_that_cannot_be_used_is_refused_at_once(server, monkeypatch):
+    """Not at the first request, and not as an error of a library."""
+    monkeypatch.setenv("http_proxy", "ftp://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(gs.Misuse, match="the proxy that the environment names cannot be used"):
+        gs.connect("http://gradserve.invalid:8970")
+
+
 @pytest.mark.parametrize("token", ["two\nlines", "two words", "schlüssel", "   ", 7])
 def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(server, token):
     """A line break would split the request. The error is a ValueError as well, and keeps the secret."""

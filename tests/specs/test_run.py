@@ -334,6 +334,8 @@ def test_the_layout_of_the_matrices_is_said_once():
     assert (changed.clip[0].layout, changed.optimizer.matrix_layout, changed.optimizer.lr) == ("in_out", "in_out", 0.5)
     with pytest.raises(Refused, match="expected one layout of the matrices"):
         RunChanges.model_validate({"optimizer": {"matrix_layout": "out_in"}}).apply(spec)
+    turned = RunSpec.branched(spec.canonical(), {"branch": {"run": "a", "checkpoint": "b"}, "matrix_layout": "out_in"})
+    assert (turned.optimizer.matrix_layout, turned.clip[1].layout) == ("out_in", "out_in")
 
 
 def test_an_optimizer_is_merged():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
 from .base import Spec
 
@@ -11,6 +12,11 @@ AXES = "What the axes of a matrix are: out_in as in torch, in_out as in Keras an
 _FIELDS = ("matrix_layout", "layout")  # what the pieces that depend on it call it
 
 S = TypeVar("S", bound=Spec)
+
+
+def without_layout(piece: Mapping[str, Any]) -> dict[str, Any]:
+    """A canonical piece, without what it says of the layout: the run says it anew."""
+    return {name: value for name, value in piece.items() if name not in _FIELDS}
 
 
 def laid_out(piece: S, layout: MatrixLayout) -> S:

@@ -12,7 +12,7 @@ from .averages import AverageSpec, keras_average
 from .base import COUNT_MAX, Spec, folded
 from .clips import ClipSpec
 from .groups import Groups
-from .matrix_layout import AXES, MatrixLayout, laid_out
+from .matrix_layout import AXES, MatrixLayout, laid_out, without_layout
 from .messages import validation_refusal
 from .optimizer_fields import OptimizerFields, folded_is
 from .optimizers import OPTIMIZERS, OptimizerSpec, merged_optimizer
@@ -127,7 +127,11 @@ class RunSpec(Spec):
             said = cls.canonical_fields(given)
             if said.get("weights") is not None:
                 raise ValueError("expected branch or weights, both came: a branch has the weights of its checkpoint")
-            return cls.model_validate({**{k: v for k, v in inherited.items() if k != "branch"}, **said})
+            kept = {k: v for k, v in inherited.items() if k != "branch"}
+            if said.get("matrix_layout") is not None:
+                kept["optimizer"] = without_layout(kept["optimizer"])
+                kept["clip"] = [without_layout(clip) for clip in kept["clip"]]
+            return cls.model_validate({**kept, **said})
         except ValueError as error:  # pydantic's ValidationError is one
             raise validation_refusal(error) from None
 

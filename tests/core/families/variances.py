@@ -104,8 +104,9 @@ OPTIMIZERS = (
 
 EACH = [
     specs.RAdam(lr=0.1),
-    specs.RAdam(lr=0.1, beta2=0.3, eps_hat=False, weight_decay=0.01),
-    specs.RAdam(lr=0.1, beta2=0.9, maximize=True),
+    specs.RAdam(lr=0.1, beta2=0.3, eps=0.05, eps_hat=False, weight_decay=0.01),
+    specs.RAdam(lr=0.1, beta2=0.9, eps=0.05, maximize=True),
+    specs.RAdam(lr=0.1, beta2=0.9, eps=0.05, eps_hat=False),
     specs.AdaBelief(lr=0.1),
     specs.AdaBelief(lr=0.1, eps=1e-8, eps_root=1e-6, weight_decay=0.01, maximize=True),
     specs.Yogi(lr=0.1),
