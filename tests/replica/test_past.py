@@ -168,3 +168,37 @@ def test_who_has_read_all_hears_that_a_state_was_built_from_a_snapshot() -> None
     feed.skip_to(7)
     assert feed.events_from(number) is None
     assert feed.number_behind(5) is None
+
+
+async def test_nobody_hears_of_a_state_that_turns_out_to_be_wrong(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server with other slots follows: what it measured on the way to the snapshot that shows it is never told."""
+    limits = {"snapshot_journal_bytes_min": 2_000, "snapshot_state_factor": 1}
+    async with server(redis_url, **limits) as one, server(redis_url, clock_ahead_seconds=60, **limits) as other:
+        wrong, right = await a_run(one), await other.open("run")
+        await push(wrong, 1)
+        held, let, wait = one._open["run"][1], asyncio.Event(), one.store.wait
+        next(iter(held.state.arrays.slots.values()))[:] += 5.0
+
+        async def waiting(uid: str, **asked: Any) -> Any:
+            await let.wait()  # until there is a snapshot to compare with
+            return await wait(uid, **asked)
+
+        monkeypatch.setattr(one.store, "wait", waiting)
+        async with asyncio.timeout(60), aclosing(await wrong.past.events(None)) as events:
+            sequence = 1
+            while not await other.store.snapshots(right.uid):
+                sequence += 1
+                await push(right, sequence)
+                await other._open["run"][1]._snapshots.finish()
+            let.set()
+            heard = [event async for event in events if event is not None]  # ends: whoever reads has to come again
+        assert await one.store.snapshots(right.uid)
+        history = await right.past.history(["update_norm"], -1, None)
+        truth = dict(zip(history["version"].tolist(), history["update_norm"].tolist(), strict=True))
+        async with aclosing(await wrong.past.events(2)) as events:
+            heard += await some(events, sequence - 1)
+        updates = [event.fields for event in heard if event.kind == "update"]
+        assert len(updates) >= sequence - 1
+        assert all(fields["update_norm"] == truth[fields["version"]] for fields in updates)

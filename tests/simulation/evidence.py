@@ -85,10 +85,10 @@ class Evidence:
                 node = node.parent
         return found
 
-    def lost_at(self, digest: str, acknowledged: int) -> int | None:
-        """When the gradient was lost that was acknowledged at that tick: the loss may be faster than the word."""
+    def lost_at(self, digest: str) -> int | None:
+        """When the gradient was lost for good: what is lost may come back with a late copy, and be lost again."""
         losses = self.losses.get(digest, [])
-        return next((tick for tick in losses if tick > acknowledged), losses[-1] if losses else None)
+        return losses[-1] if losses else None
 
     def off_chain_between(self, digest: str, begin: int, end: int) -> bool:
         """Whether a gradient that had been on the chain was not at some moment of these ticks."""

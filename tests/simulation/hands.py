@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .world import World
 
 LOOK_SECONDS = 0.6  # mean between two looks of a reader
+STUCK_SECONDS = 20.0  # a hand may wait for a server that another one has left dead
 
 
 class Hands:
@@ -31,7 +32,8 @@ class Hands:
         self._faults.over = True
         for hand in hands:
             hand.cancel()
-        self._mend()  # before they are waited for: one may be waiting for a server that is down
+        await asyncio.wait(hands, timeout=STUCK_SECONDS)
+        self._mend()
         for ended in await asyncio.gather(*hands, return_exceptions=True):
             if isinstance(ended, Exception):
                 self._world.loop.complaints.append(f"a hand failed: {ended!r}")

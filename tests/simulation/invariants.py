@@ -81,7 +81,7 @@ def untold(e: Evidence) -> Iterator[tuple[str, str]]:
     for digest, gradient in e.ledger.gradients.items():
         if gradient.acknowledged is None or digest in kept:
             continue
-        lost = e.lost_at(digest, gradient.acknowledged)
+        lost = e.lost_at(digest)
         if lost is None:
             yield digest, f"{gradient.worker} was told {gradient.outcome}, and it never was on the chain"
             continue

@@ -29,6 +29,7 @@ from gradserve_service.replica import Replicas
 from gradserve_service.replica.recovery import Workshop
 from gradserve_service.replica.threads import Threads
 from gradserve_service.settings import Settings
+from gradserve_service.store.protocols import StoreUnavailable
 from gradserve_service.store.records import SnapshotRecord
 
 from .disk import Disk
@@ -177,6 +178,10 @@ class Server:
     ) -> None:
         try:
             response = await call_app(app_of(self._index), request, stream, answer)
+        except StoreUnavailable:  # half an answer is out: the connection breaks, and the reader sees that it is short
+            if not answer.done():
+                answer.set_exception(ServerUnreachable(f"{self.name} broke off"))
+            return
         except Exception as error:  # noqa: BLE001 - the edge lets nothing through: if it does, that is a finding
             self.faults_of_its_own.append(f"{request.method} {request.path}: {error!r}")
             return

@@ -6,6 +6,7 @@ One small patch each, undone at the end of the block: an answer without the look
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,7 +22,7 @@ from gradserve.session import WorkerSession
 from gradserve.weights import PushResult
 from gradserve_service.core import image, machine
 from gradserve_service.core.entries import Entry
-from gradserve_service.replica import events, recovery, snapshots
+from gradserve_service.replica import recovery, snapshots
 from gradserve_service.replica.heads import HeadReads
 from gradserve_service.replica.proposals import Decided
 from gradserve_service.replica.recovery import Computed, State
@@ -149,19 +150,10 @@ def keep_lost_state() -> Any:
         self._in_doubt = self._in_doubt or head.hash != state.control.head
         return bool(head.hash == state.control.head)
 
-    return mock.patch.object(Sequencer, "_at", at)
-
-
-def discard_named() -> Any:
-    """A push that turns out to be a duplicate takes its object with it, though the journal may name it."""
-
-    async def stands(original: Any, self: Sequencer, state: Any, records: list[Record], decided: Decided) -> bool:
-        holds = bool(await original(self, state, records, decided))
-        for proposal, verdict in decided:
-            proposal.object_named = proposal.object_named and isinstance(verdict, machine.Append)
-        return holds
-
-    return _stands(stands)
+    patches = contextlib.ExitStack()
+    patches.enter_context(mock.patch.object(Sequencer, "_at", at))
+    patches.enter_context(mock.patch.object(recovery, "_require_reached"))  # it would see to the same
+    return patches
 
 
 # Snapshots and recovery
@@ -216,11 +208,6 @@ def no_comparison() -> Any:
         computed.clear()
 
     return mock.patch.object(snapshots, "differing", differing)
-
-
-def tell_at_once() -> Any:
-    """Watchers hear of an entry before its state is compared."""
-    return mock.patch.object(events.Held, "tell", lambda held, header, history: held._feed.tell(header, history))
 
 
 def share_slots() -> Any:

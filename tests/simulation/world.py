@@ -173,12 +173,14 @@ class World:
         except GradserveError as error:
             raise Endless(f"nobody lets the operator close the run: {error}") from error
         if watching:
-            await asyncio.wait(watching, timeout=FINISH_SECONDS)
-        for index, server in enumerate(self.servers):
-            await _shown(index, server)  # whoever is behind catches up, and writes the snapshot that is due
-        await asyncio.sleep(self.mix.object_ttl_seconds + ECHO_SECONDS)  # objects that nobody named vanish
+            _, deaf = await asyncio.wait(watching, timeout=FINISH_SECONDS)
+            for watcher in deaf:
+                watcher.cancel()  # before the questions below make a server hear of the end
+        rest_seconds = self.mix.object_ttl_seconds + ECHO_SECONDS
+        await asyncio.sleep(rest_seconds)  # objects that nobody named vanish
         for index, server in enumerate(self.servers):
             self.final.append(await _shown(index, server))
+        await asyncio.sleep(rest_seconds)  # a snapshot that was due, and that these questions started, is written
 
     def _populate(self) -> None:
         shape = self.shape
