@@ -85,7 +85,7 @@ OPTIMIZERS = (
 
 EACH = [
     specs.PolyakSgd(lr=0.5, f_min=0.2, weight_decay=0.01, weight_decay_mode="decoupled"),
-    specs.PolyakSgd(lr=0.5, f_min=1.5, variant="sps+"),  # losses on both sides of f_min
+    specs.PolyakSgd(lr=0.5, f_min=0.8, variant="sps+"),  # losses just above f_min
     specs.Momo(weight_decay=0.01),
     specs.Momo(
         lr=0.1, lower_bound=-1e4, adapt_lower_bound=True, weight_decay=0.01, weight_decay_mode="l2", maximize=True
