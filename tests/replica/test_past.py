@@ -14,7 +14,7 @@ from gradserve.specs import PushFields, RunSpec
 from gradserve_service.replica import events as told
 from gradserve_service.replica.events import Event, Feed
 from gradserve_service.store.protocols import StoreUnavailable
-from replica.runs import a_run, gradient, push, server
+from replica.runs import a_run, gradient, push, refusal, server
 
 CLIPPED = RunSpec.model_validate(
     {"optimizer": {"name": "adam", "lr": 0.1}, "clip": [{"name": "global_norm", "max_norm": 1.0}]}
@@ -202,3 +202,21 @@ async def test_nobody_hears_of_a_state_that_turns_out_to_be_wrong(
         updates = [event.fields for event in heard if event.kind == "update"]
         assert len(updates) >= sequence - 1
         assert all(fields["update_norm"] == truth[fields["version"]] for fields in updates)
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, "store-unavailable"), (99, "quarantined")])
+async def test_a_gap_in_the_journal_is_damage_only_if_it_stays(store_url: str, times: int, code: str) -> None:
+    """A store that lost its tail lost a trim with it: what was read before does not fit the snapshots read after."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        for sequence in range(1, 5):
+            await push(run, sequence)
+        read, left = replicas.store.read, [None] * times
+
+        async def with_a_gap(uid: str, *, after: int, limit: int) -> Any:
+            found = await read(uid, after=after, limit=limit + 2)
+            return found[2:] if left and left.pop() is None else found[:limit]
+
+        store: Any = replicas.store
+        store.read = with_a_gap
+        assert await refusal(anext(await run.past.journal(0, None))) == code

@@ -83,7 +83,7 @@ class Past:
                 if record.position > last:
                     return
                 if record.position != after + 1:
-                    await self._require_trimmed(record.position - 1)
+                    await self._require_trimmed(after, record.position - 1)
                     link = await self._hash_at(record.position - 1)
                 _require_link(link, record)
                 after, link = record.position, record.hash
@@ -92,10 +92,13 @@ class Past:
                 return
             left -= len(records)
 
-    async def _require_trimmed(self, upto: int) -> None:
+    async def _require_trimmed(self, after: int, upto: int) -> None:
         """Raises `Refused` where entries are missing that no trim removed: those behind the previous snapshot."""
         kept = await self._store.snapshots(self._uid)
         if len(kept) < 2 or upto > kept[1].position:
+            first = await self._store.read(self._uid, after=after, limit=1)
+            if [record.position for record in first] != [upto + 1]:  # it lost the trim, and the snapshot, meanwhile
+                raise refuse("store-unavailable", "the run's history changed while it was read: send it again")
             raise refuse("quarantined", f"the journal is damaged: entries up to {upto} are missing")
 
     async def _hash_at(self, position: int) -> bytes | None:
