@@ -70,7 +70,7 @@ def connect(path: Path, durability: Durability) -> sqlite3.Connection:
             raise StoreUnfit(
                 f"{path} has layout {version}, this release knows {SCHEMA_VERSION}: use the one that wrote it"
             )
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the second: SQLite's message quotes damaged bytes
         connection.close()
         raise StoreUnfit(f"{path} is not a database of Gradserve ({error}): name another file") from error
     except StoreUnfit:
