@@ -179,7 +179,7 @@ class HttpTransport:
         """Close all connections, those on which somebody listens included."""
         for stream in tuple(self._streams):
             stream.close()
-        for pool in self._pools.all:
+        for pool in tuple(self._pools.all):  # requests under way may add to it, or take from it
             pool.close()
 
     def _fresh(self) -> None:
@@ -230,7 +230,7 @@ class AsyncHttpTransport:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for pool in self._pools.all:
+        for pool in tuple(self._pools.all):  # requests under way may add to it, or take from it
             await pool.aclose()
 
     async def _send(self, pool: httpx.AsyncHTTPTransport, request: Request) -> Response:
