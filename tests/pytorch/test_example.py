@@ -29,7 +29,7 @@ def test_three_lines_make_the_local_script_remote():
 
 
 def test_two_processes_train_the_transformer(server, tmp_path):
-    """The held-out loss falls in both, every gradient counts, and the last one to end has the weights of the run."""
+    """The loss of both ends below the untrained one, every gradient counts, the last to end has the run's weights."""
     words = [sys.executable, "-W", "error", EXAMPLE / "train_remote.py", "--steps", str(STEPS), "--every", str(STEPS)]
     processes = [
         subprocess.Popen(
@@ -42,9 +42,10 @@ def test_two_processes_train_the_transformer(server, tmp_path):
     ]
     said = [process.communicate()[0].splitlines() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    for lines in said:
-        first, last = map(json.loads, lines)
-        assert last["held_out"] < first["held_out"] - 0.3
+    looks = [[json.loads(line)["held_out"] for line in lines] for lines in said]
+    untrained = max(first for first, _ in looks)  # the later process may find the other one's work done already
+    for _, last in looks:
+        assert last < untrained - 0.3
     with gs.connect(server.url) as client:
         kept = client.run("topics").pull()
     assert kept.version == 2 * STEPS
