@@ -255,8 +255,8 @@ class Invalid(ProblemError):
     """422: understood, and not acceptable as it is."""
 
 
-class ValidationError(Invalid):
-    """422: a value is out of its bounds or of the wrong kind; the detail names each field."""
+class ValidationError(Invalid, ValueError):
+    """422: a value is out of its bounds or of the wrong kind (a ValueError as well); the detail names each field."""
 
     code = "validation-error"
 

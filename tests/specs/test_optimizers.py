@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+import gradserve as gs
 from gradserve.specs import (
     OPTIMIZERS,
     SGD,
@@ -26,7 +27,7 @@ BUILT = ", ".join(OPTIMIZERS.built)
 
 
 def read(optimizer):
-    return RunSpec(optimizer=optimizer).optimizer
+    return RunSpec.model_validate({"optimizer": optimizer}).optimizer
 
 
 def refusal(optimizer):
@@ -356,5 +357,14 @@ def test_numpy_scalars_are_numbers():
     run = RunSpec(optimizer=spec, schedule=Step(step_size=np.int64(10)), dataset_size=np.uint8(200))
     assert (run.schedule.step_size, run.dataset_size) == (10, 200)
     assert type(run.schedule.step_size) is int
-    with pytest.raises(ValidationError):
+    with pytest.raises(gs.ValidationError, match=r"Step\.step_size: expected an integer, came 10\.0"):
         Step(step_size=np.float64(10))
+
+
+def test_a_spec_made_by_hand_is_refused_in_our_words():
+    """As one of the package's errors and as the ValueError that Python's own code raises; the class leads the field."""
+    with pytest.raises(gs.ValidationError, match=r"Adam\.lr: expected a number ≥ 0, came -1") as caught:
+        gs.Adam(lr=-1)
+    assert isinstance(caught.value, ValueError)
+    with pytest.raises(gs.ValidationError, match=r"RunSpec\.optimizer\.lr: expected a number ≥ 0, came -1"):
+        RunSpec(optimizer={"name": "sgd", "lr": -1})

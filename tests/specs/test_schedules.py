@@ -48,7 +48,7 @@ BUILT = (
 
 
 def read(schedule):
-    return RunSpec(optimizer="sgd", schedule=schedule).schedule
+    return RunSpec.model_validate({"optimizer": "sgd", "schedule": schedule}).schedule
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ValidationError as PydanticError
+
+from ..errors import from_refused
 
 COUNT_MAX = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
@@ -40,7 +43,11 @@ def plain(value: Any) -> Any:
 
 
 class Spec(BaseModel):
-    """A frozen declaration. Unknown fields are refused by name; aliases are read and never written."""
+    """A frozen declaration. Unknown fields are refused by name; aliases are read and never written.
+
+    Made by hand (`gs.Adam(lr=-1)`) it raises `gradserve.ValidationError`, a `ValueError` too; as a part of what is
+    validated its findings join those of the whole.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +63,12 @@ class Spec(BaseModel):
                 name for name in type(self).model_fields if name not in ("name", "mode", "per", "steps_per_epoch")
             )
             raise TypeError(f"{type(self).__name__} takes its fields by name: {type(self).__name__}({first}=…)")
-        super().__init__(**fields)
+        try:
+            super().__init__(**fields)
+        except PydanticError as error:
+            from .messages import validation_refusal  # it knows every family, and they are made of this
+
+            raise from_refused(validation_refusal(error, within=type(self).__name__)) from None
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # validation need not come through here
 
