@@ -147,6 +147,23 @@ async def test_effective_rates_are_in_the_rules_own_form(
     assert rates["max"] is None or rates["max"] > expected
 
 
+async def test_the_numbers_beside_the_slots_are_told(server: Any) -> None:
+    """What people look at with D-Adaptation, from the first weights on; a change of settings leaves them."""
+    await server.make_run(weights={"w": [1.0, 1.0]}, optimizer="dadapt_sgd")
+    path = "/v1/runs/run/statistics"
+    assert (await server.client.get(path)).json()["memory"]["d"] == 1e-6
+    assert (await server.push(1, {"gradients": {"w": [4.0, 0.0]}})).status_code == 200
+    memory = (await server.client.get(path)).json()["memory"]
+    assert memory == {"d": 1e-6, "d_numerator": 0.0, "first_norm": 4.0}
+    assert (await server.client.patch("/v1/runs/run", json={"optimizer": {"lr": 0.5}})).is_success
+    assert (await server.client.get(path)).json()["memory"] == memory
+
+
+async def test_most_optimizers_keep_no_numbers(run: Any) -> None:
+    """An empty object, not null."""
+    assert (await run.client.get("/v1/runs/run/statistics")).json()["memory"] == {}
+
+
 GROUPS = [
     {"name": "slow", "match": ["slow"], "lr_scale": 0.1},
     {"name": "own", "match": ["own"]},

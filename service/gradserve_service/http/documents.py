@@ -293,6 +293,7 @@ class Statistics(Answer):
     gradient_norm_median: float | None = Field(description="Of the last 64 updates.")
     converged: bool | None = Field(description="The mean norm is below `tolerance`; null without one.")
     effective_lr: EffectiveRates | None = Field(description="null for rules whose rate is the same for all elements.")
+    memory: dict[str, float | None] = Field(description="The numbers that the optimizer keeps beside its slots.")
     measured_version: int | None = Field(description="The version whose update `tensors` are of.")
     tensors: list[TensorStatistics]
     warnings: list[str]

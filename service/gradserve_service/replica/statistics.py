@@ -32,6 +32,7 @@ def statistics_json(state: State, tolerance: float | None) -> dict[str, Any]:
         "gradient_norm_median": _finite(history.median_norm()),
         "converged": converged,
         "effective_lr": _effective_lr(state),
+        "memory": {name: _finite(number) for name, number in state.arrays.memory.items()},
         "measured_version": None if history.measured is None else history.measured_at,
         "tensors": _tensors(state),
         "warnings": warnings_of(state),
