@@ -354,8 +354,9 @@ _STANDARD_MEMBERS = {"type", "title", "status", "detail", "instance", "code", "r
 
 
 def problem(code: str, detail: str, *, status: int = 0, extras: Mapping[str, Any] | None = None) -> ProblemError:
-    """The exception for one code; a code of a newer server becomes a plain `ProblemError`."""
-    return BY_CODE.get(code, ProblemError)(detail, status=status, code=code, extras=extras)
+    """The exception for one code; one of a newer server becomes a `ProblemError` or `Unavailable`."""
+    other = Unavailable if status == 429 or status >= 500 else ProblemError
+    return BY_CODE.get(code, other)(detail, status=status, code=code, extras=extras)
 
 
 def from_refused(refused: Refused) -> ProblemError:

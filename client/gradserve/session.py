@@ -20,7 +20,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, TypeGuard, Unpack
 
 from numpy.typing import ArrayLike
 from pydantic import ValidationError as SpecError
@@ -28,12 +28,18 @@ from pydantic import ValidationError as SpecError
 from .arguments import checked_seconds
 from .errors import (
     Fenced,
+    Forbidden,
     GradserveError,
     HistoryRewound,
+    MalformedRequest,
+    MalformedTensors,
+    ProblemError,
     RoundClosed,
     RunDeleted,
     SequenceReused,
     StaleGradient,
+    Unauthorized,
+    Unavailable,
     UnexpectedAnswer,
     ValidationError,
     WeightsUninitialised,
@@ -54,7 +60,6 @@ from .flows import (
 )
 from .gradients import Gradients, gradient_layout, gradient_pieces
 from .messages import Flow, Request, Response, ask
-from .retry import RETRIED_STATUSES_BELOW_500
 from .specs import PushFields, validation_refusal
 from .weights import PushResult, Weights
 from .wire import MEDIA_TYPE, decode_frame
@@ -97,7 +102,8 @@ class _Outstanding:
 
 
 RESUBMITS_MAX = 32  # stale this often in a row: the gradient is slower than the run, and only the caller can cure that
-OUTCOME_HEADERS = ("gradserve-next-sequence", "gradserve-receipt")
+# What says nothing of a push that may have arrived before: it was not looked at, or it was not what came.
+NOT_OF_THE_PUSH = (Unauthorized, Forbidden, Unavailable, MalformedRequest, MalformedTensors)
 
 
 class WorkerSession:
@@ -223,13 +229,12 @@ class WorkerSession:
                 request = self._push_request(gradients, base, want_weights, fields)
                 push = _Outstanding(request, fields.get("cursor"))
         for _ in range(RESUBMITS_MAX):
-            response = yield from self._send(push)
-            if response.status == 200:
-                result = self._accepted(response, push.cursor)
+            result = yield from self._send(push)
+            if isinstance(result, PushResult):
                 if want_weights and result.weights is None:  # sent before, by a push that did not ask for them
                     result = replace(result, weights=(yield from self.pull()))
                 return result
-            error = response.error()
+            error = result
             if isinstance(error, HistoryRewound | SequenceReused | WeightsUninitialised):
                 return (yield from self._drop(error))
             if not isinstance(error, StaleGradient | RoundClosed) or on_stale == "raise":
@@ -243,28 +248,30 @@ class WorkerSession:
 
     # -- inside
 
-    def _send(self, push: _Outstanding) -> Flow[Response]:
-        """One push and its answer. It stays outstanding where the driver was interrupted, or gave up."""
+    def _send(self, push: _Outstanding) -> Flow[PushResult | ProblemError]:
+        """One push and what became of it: how it counted, or the refusal after which it never will.
+
+        It stays outstanding where nobody said either: the driver was interrupted or gave up, or what answered did not
+        look at the push (a proxy, a server that is busy or does not know the token). An earlier try may have arrived.
+        """
         self._outstanding = push
         try:
             response = yield from ask(push.request)
+            said = self._accepted(response, push.cursor) if response.status == 200 else response.error()
+            if not isinstance(said, PushResult) and not _settles(said):
+                raise said
         except BaseException:
             self._outstanding = push.copied()  # the caller's arrays are the caller's again
             raise
-        if response.status >= 500 or response.status in RETRIED_STATUSES_BELOW_500:
-            self._outstanding = push.copied()  # an earlier try may have arrived
-        else:
-            self._outstanding = None
-        return response
+        self._outstanding = None
+        return said
 
     def _resolve(self, push: _Outstanding) -> Flow[None]:
         """Learn what became of an outstanding push, by sending it once more."""
-        response = yield from self._send(push)
-        if response.status == 200:
-            self._accepted(response, push.cursor)
+        error = yield from self._send(push)
+        if isinstance(error, PushResult):
             return
-        error = response.error()
-        if self._outstanding is not None or isinstance(error, Fenced | RunDeleted):
+        if isinstance(error, Fenced | RunDeleted):
             raise error
         if isinstance(error, HistoryRewound | SequenceReused | WeightsUninitialised):
             yield from self._register_again(error)
@@ -293,19 +300,24 @@ class WorkerSession:
 
     def _accepted(self, response: Response, cursor: str | None) -> PushResult:
         """Adopt what the answer says, and only then count the push as done."""
-        sequence = self.next_sequence
-        if response.headers.get("content-type", "").startswith(JSON_MEDIA_TYPE):
-            answer = response.json()
-            result = PushResult.of_json(sequence, answer)
-            next_sequence, receipt = answer["next_sequence"], answer["receipt"]
-        else:
-            weights = Weights.of_response(response)
-            if self.weights is not None and weights.etag == self.weights.etag:
-                weights = self.weights  # a contribution changes nothing: the very same object, as from `pull`
-            result = PushResult.of_headers(sequence, response, weights)
-            next_sequence, receipt = (response.header(name) for name in OUTCOME_HEADERS)
-            self.weights = weights
-        self.next_sequence, self.receipt = int(next_sequence), receipt
+        sequence, weights = self.next_sequence, self.weights
+        try:
+            if response.headers.get("content-type", "").startswith(JSON_MEDIA_TYPE):
+                answer = response.json()
+                result = PushResult.of_json(sequence, answer)
+                following, receipt = int(answer["next_sequence"]), answer["receipt"]
+            else:
+                came = Weights.of_response(response)
+                if weights is None or came.etag != weights.etag:
+                    weights = came  # else a contribution changed nothing: the very same object, as from `pull`
+                result = PushResult.of_headers(sequence, response, weights)
+                following, receipt = (
+                    int(response.header("gradserve-next-sequence")),
+                    response.header("gradserve-receipt"),
+                )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnexpectedAnswer(200, f"the outcome of a push without {error}") from error
+        self.weights, self.next_sequence, self.receipt = weights, following, receipt
         self.cursor = cursor if cursor is not None else self.cursor
         return result
 
@@ -346,6 +358,11 @@ class WorkerSession:
             raise UnexpectedAnswer(200, f"registration without {error}") from error
         self.cursor = row.get("cursor")
         self.lease_seconds = row.get("lease_seconds")
+
+
+def _settles(error: GradserveError) -> TypeGuard[ProblemError]:
+    """Does this refusal say that the push was looked at and is not applied?"""
+    return isinstance(error, ProblemError) and not isinstance(error, NOT_OF_THE_PUSH)
 
 
 def _number(name: str, value: Any) -> Any:

@@ -60,8 +60,10 @@ def test_a_step_brings_the_new_weights_and_their_own_version():
         6, 2.0,
         gradserve_outcome="applied", gradserve_version="4", gradserve_staleness="1", gradserve_lr="0.1",
         gradserve_next_sequence="2", gradserve_receipt="r1", gradserve_durability="journal",
+        gradserve_step="3", gradserve_gradient_norm="1.5", gradserve_clip_scale="0.5",
     )  # fmt: skip
     assert (talk.result.version, talk.result.staleness, talk.result.lr) == (4, 1, 0.1)
+    assert (talk.result.step, talk.result.gradient_norm, talk.result.clip_scale) == (3, 1.5, 0.5)
     assert (session.weights.version, session.weights.etag) == (6, etag(6))
     assert (session.weights["w"] == 2.0).all()
 

@@ -64,6 +64,49 @@ def test_a_refusal_for_now_may_have_been_preceded_by_an_acceptance(code):
     assert value(Conversation(session.push(a_gradient(2.0)))) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (404, {"body": b"default backend", "content_type": "text/plain"}),  # of an ingress that is being rolled out
+        (302, {"body": b"", "location": "/login"}),
+        (204, {}),
+        (200, {"body": b"<html>", "content_type": "text/html"}),
+        (200, {"document": {"status": "ok"}}),
+        (200, {"document": []}),
+        (200, {"document": {**accepted(1), "next_sequence": None}}),
+    ],
+    ids=str,
+)
+def test_an_answer_of_something_else_says_nothing_of_it(status, answer):
+    """An earlier try may have arrived: it stays outstanding, and its repetition is the same request."""
+    session = a_ready_session()
+    with pytest.raises(gs.UnexpectedAnswer):
+        Conversation(session.push(a_gradient(1.0))).answer(status, **answer)
+    Conversation(session.heartbeat()).answer(200, {**ROW, "next_sequence": 2, "receipt": "r1"})
+    assert session.notices == []
+    talk = Conversation(session.push(a_gradient(1.0)))
+    assert (talk.asked.path[-2:], value(talk)) == ("/1", 1.0)
+    assert talk.answer(200, accepted(1, "duplicate")).result.outcome == "duplicate"
+
+
+@pytest.mark.parametrize("code", ["unauthorized", "forbidden", "malformed-request", "malformed-tensors"])
+def test_a_refusal_that_did_not_look_at_it_says_nothing_of_it(code):
+    """A token that ran out, or bytes that a proxy damaged, on the second try."""
+    session = a_ready_session()
+    with pytest.raises(gs.ProblemError):
+        Conversation(session.push(a_gradient(1.0))).refuse(code)
+    assert value(Conversation(session.push(a_gradient(2.0)))) == 1.0
+
+
+def test_a_code_of_a_newer_server_with_a_status_for_now_says_nothing_of_it():
+    """As any 503."""
+    session = a_ready_session()
+    document = {"code": "of-tomorrow", "detail": "come again"}
+    with pytest.raises(gs.Unavailable, match="of-tomorrow"):
+        Conversation(session.push(a_gradient(1.0))).answer(503, document)
+    assert value(Conversation(session.push(a_gradient(2.0)))) == 1.0
+
+
 def test_a_refusal_ends_it():
     """It was not applied: that is told, and the next gradient takes its sequence."""
     session = interrupted(1.0)
