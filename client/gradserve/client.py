@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from numpy.typing import ArrayLike
 from pydantic import ValidationError as SpecError
@@ -58,6 +58,9 @@ def connect(
 class Connection(Generic[Transport]):
     """What clients of both kinds hold: where the servers are, how patient to be, and a transport for each server."""
 
+    # All clients' of this process: the second worker of a run must not take the first one's name, whoever made it.
+    sessions: ClassVar[weakref.WeakSet[WorkerSession]] = weakref.WeakSet()
+
     def __init__(
         self,
         make: Callable[..., Transport],
@@ -73,7 +76,6 @@ class Connection(Generic[Transport]):
         self.patience = Patience(time.monotonic, random.random, seconds=checked_patience(retry_seconds))
         self.servers = Servers(urls, time.monotonic)
         self.retry_budget = RetryBudget()
-        self.sessions: weakref.WeakSet[WorkerSession] = weakref.WeakSet()
         self.closed = False
         self._transports: list[Transport] = [make(each, bearer, user_agent=USER_AGENT, verify=verify) for each in urls]
 

@@ -210,6 +210,17 @@ def test_a_replaced_worker_is_fenced(client, name):
             assert living.step(ONES).version == 2
 
 
+def test_workers_of_one_process_have_names_of_their_own(client, server, name):
+    """Through whichever client they were made; what the first one's was is free when it has left."""
+    run = sgd(client, name)
+    with gs.connect(server.url) as other, run.worker() as first, other.run(name).worker() as second:
+        assert second.name == f"{first.name}-2"
+        first.step(ONES)
+        assert second.step(ONES).version == 2
+    with run.worker() as third:
+        assert third.name == first.name
+
+
 def test_a_heartbeat_finds_out_while_the_gradient_is_computed(client, name):
     """A worker that says nothing for a while shows that it lives, and learns that it was replaced."""
     run = sgd(client, name)
