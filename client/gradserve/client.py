@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import ssl
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -155,8 +156,11 @@ class Client(Connection[HttpTransport]):
         """What the server is: version, limits, store, durability."""
         return self.drive(server_flow())
 
-    def drive(self, flow: Flow[T], patience: Patience | None = None) -> T:
-        """Hold the conversation: send each request, sleep each pause, and give what the flow returns."""
+    def drive(self, flow: Flow[T], patience: Patience | None = None, *, given_up: threading.Event | None = None) -> T:
+        """Hold the conversation: send each request, sleep each pause, and give what the flow returns.
+
+        given_up  when it is set nothing is tried again: what had no answer then has none
+        """
         talk = self.talk(flow, patience)
         try:
             step = next(talk)
@@ -172,7 +176,10 @@ class Client(Connection[HttpTransport]):
                         step = talk.send(response)
                 else:
                     LOG.warning("%s; trying again in %.1f s", step.reason, step.seconds)
-                    time.sleep(step.seconds)
+                    if given_up is None:
+                        time.sleep(step.seconds)
+                    elif given_up.wait(step.seconds):
+                        raise ServerUnreachable(f"given up: {step.reason}")
                     step = talk.send(None)
         except StopIteration as stop:
             answer: T = stop.value

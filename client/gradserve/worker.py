@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from numpy.typing import ArrayLike
 
-from .errors import Closed, Fenced, GradserveError
+from .errors import Closed, Fenced, GradserveError, ServerUnreachable
 from .gradients import Gradients, copied_gradients
 from .member import LEAVE_SECONDS_MAX, Member, for_at_most
 from .messages import Flow, T
@@ -76,6 +76,7 @@ class Worker(Member):
         self._pending: Submission | None = None
         self._thread: ThreadPoolExecutor | None = None  # of `submit`
         self._left = threading.Event()
+        self._hurried = threading.Event()  # leaving because of an error, or of Ctrl-C: nobody waits for a server
         client.sessions.add(session)
 
     # -- verbs
@@ -130,7 +131,7 @@ class Worker(Member):
         flow = self._flow(copied_gradients(gradients), base, True, fields)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"gradserve-submit-{self.name}")
-        self._pending = Submission(self, self._thread.submit(self._drive, flow))
+        self._pending = Submission(self, self._thread.submit(self._drive, flow, self._hurried))
         return self._pending
 
     # -- life
@@ -142,7 +143,8 @@ class Worker(Member):
         return self
 
     def leave(self) -> None:
-        """Wait for what is on its way, and leave the run. Done by `with`.
+        """Wait for what is on its way, and leave the run. Done by `with`; where that ends with an error, nothing is
+        tried again, and what is on its way has 10 s left.
 
         Raises what a `submit` raised whose result nobody asked for. Leaving twice is no error.
         """
@@ -153,7 +155,7 @@ class Worker(Member):
             self._settle()
         finally:
             if self._thread is not None:
-                self._thread.shutdown()
+                self._thread.shutdown(wait=not self._hurried.is_set())
                 self._thread = None
             self._depart()
 
@@ -163,9 +165,11 @@ class Worker(Member):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._hurried.set()
         try:
             self.leave()
-        except GradserveError:
+        except (GradserveError, TimeoutError):
             if error is None:
                 raise
             LOG.warning("worker %s: leaving failed after %r", self.name, error, exc_info=True)
@@ -184,14 +188,14 @@ class Worker(Member):
         finally:
             self._warn()
 
-    def _drive(self, flow: Flow[T]) -> T:
+    def _drive(self, flow: Flow[T], given_up: threading.Event | None = None) -> T:
         """One conversation, from any thread. What there is to warn of waits for the caller's next word."""
         self._check()  # before the lock: in a forked child nobody would ever give it back
         with self._lock:
             self._check()
             self._spoke = True
             try:
-                return self._client.drive(flow)
+                return self._client.drive(flow, given_up=given_up)
             except Fenced as error:
                 self._fenced = error  # whatever comes next, this worker has been replaced
                 raise
@@ -201,7 +205,7 @@ class Worker(Member):
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        error = pending.exception()
+        error = pending.exception(LEAVE_SECONDS_MAX if self._hurried.is_set() else None)
         if error is not None and not pending.collected:
             pending.collected = True
             raise error
@@ -232,12 +236,17 @@ class Worker(Member):
         if self._gone or self.generation is None or self._fenced is not None:
             self._gone = True
             return
-        patience = for_at_most(self._client.patience, LEAVE_SECONDS_MAX)
+        hurried = self._hurried.is_set()
+        patience = for_at_most(self._client.patience, 0.0 if hurried else LEAVE_SECONDS_MAX)
+        free = self._lock.acquire(timeout=LEAVE_SECONDS_MAX if hurried else -1)
         try:
-            with self._lock:
-                self._client.drive(self._session.leave(), patience)
+            if not free:
+                raise ServerUnreachable("a gradient is still on its way")
+            self._client.drive(self._session.leave(), patience)
         except GradserveError as error:
             LOG.warning("worker %s: could not leave, the server will notice: %s", self.name, error)
         finally:
+            if free:
+                self._lock.release()
             self._gone = True
             self._warn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -85,6 +86,26 @@ def test_a_killed_server_is_waited_for(own_server, name):
         weights = worker.step(ONES)
         back.join()
         assert (weights.version, weights["w"].tolist()) == (2, [-2.0, -2.0, -2.0])
+
+
+def test_who_leaves_with_an_error_does_not_wait_for_a_server_that_is_away(own_server, name, caplog):
+    """Ctrl-C, for instance, with a gradient on its way: it is given up, and the departure is tried once."""
+    sent = []
+
+    def leave_by_ctrl_c(worker):
+        with worker:
+            weights = worker.pull()
+            own_server.kill()
+            sent.append(worker.submit({"w": weights["w"]}))
+            signal.raise_signal(signal.SIGINT)
+
+    with gs.connect(own_server.url, retry_seconds=15) as client:
+        with pytest.raises(KeyboardInterrupt):
+            leave_by_ctrl_c(steps_through(client, name).worker("w0"))
+        with pytest.raises(gs.ServerUnreachable, match="given up"):
+            sent[0].result()
+    again = [record.message for record in caplog.records if "trying again" in record.message]
+    assert all("/pushes/" in message for message in again)
 
 
 def test_a_draining_server_is_waited_for(own_server, name):
