@@ -49,9 +49,13 @@ class EventFeed:
         self._forget()
 
     def open(self, run: RunKey) -> Flow[Any]:
-        """Open the stream, at the place where the last one ended; answers the driver's open body."""
+        """Open the stream, at the place where the last one ended; answers the driver's open body, None where the run is
+        closed already and nothing will follow."""
         if self.last_id is None:
-            self.last_id = int((yield from describe_flow(run))["position"])  # from now on: asked before listening
+            described = yield from describe_flow(run)  # from now on: asked before listening
+            self.last_id = int(described["position"])
+            if described["state"] == "closed":
+                return None
         if self.connections:
             yield Sleep(self.again_seconds, f"the events of run {run.name!r} broke off after position {self.last_id}")
         headers: Headers = (("Accept", EVENTS_MEDIA_TYPE), ("Last-Event-ID", str(self.last_id)), *run.guard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -59,8 +60,9 @@ class Watch:
         """Take the next piece of the stream, opening it first if need be."""
         try:
             if self._stream is None:
-                self._pieces = iter(self._open())
-            self._waiting += self._feed.read(next(self._pieces))
+                self._open()
+            if not self._ended:
+                self._waiting += self._feed.read(next(self._pieces))
         except (StopIteration, ServerUnreachable) as error:
             if not self._ended:
                 LOG.warning("run %s: the events broke off: %s", self._run.key.name, error or "the server ended them")
@@ -71,12 +73,11 @@ class Watch:
         except Closed:
             self._ended = True
 
-    def _open(self) -> Stream:
-        stream: Stream = self._client.drive(self._feed.open(self._run.key))
-        self._stream = stream
-        if self._ended:  # closed meanwhile, by another thread
+    def _open(self) -> None:
+        stream: Stream | None = self._client.drive(self._feed.open(self._run.key))
+        self._stream, self._pieces = stream, iter(stream or ())
+        if stream is None or self._ended:  # the run is over; or another thread closed this meanwhile
             self.close()
-        return stream
 
     def __enter__(self) -> Self:
         return self
@@ -95,20 +96,25 @@ class AsyncWatch:
         self._run = run
         self._feed = EventFeed(since)
         self._stream: AsyncStream | None = None
+        self._ended = False
         self._events = self._listen()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
 
     async def aclose(self) -> None:
-        """Listen no more."""
-        await self._events.aclose()
+        """Listen no more, and whoever waits for the next event in another task stops."""
+        self._ended = True
         await self._close_stream()
+        with contextlib.suppress(RuntimeError):  # running: that other task is inside, and finds the stream closed
+            await self._events.aclose()
 
     async def _listen(self) -> AsyncGenerator[Event, None]:
-        while not self._client.closed:
+        while not (self._ended or self._client.closed):
             try:
-                stream: AsyncStream = await self._client.drive(self._feed.open(self._run.key))
+                stream: AsyncStream | None = await self._client.drive(self._feed.open(self._run.key))
+                if stream is None:
+                    return
                 self._stream = stream
                 async for piece in stream:
                     for event in self._feed.read(piece):
@@ -117,7 +123,8 @@ class AsyncWatch:
                             return
                 raise ServerUnreachable("the server ended them")
             except ServerUnreachable as error:
-                LOG.warning("run %s: the events broke off: %s", self._run.key.name, error)
+                if not self._ended:
+                    LOG.warning("run %s: the events broke off: %s", self._run.key.name, error)
             except Closed:
                 return
             finally:

@@ -26,7 +26,7 @@ def opened(feed: EventFeed) -> Conversation:
     """A feed whose stream the server has opened."""
     talk = Conversation(feed.open(RUN))
     if talk.asked.path == RUN.path:
-        talk.answer(200, {"uid": RUN.uid, "position": 6})
+        talk.answer(200, {"uid": RUN.uid, "position": 6, "state": "running"})
     return talk.answer(200, content_type="text/event-stream; charset=utf-8")
 
 
@@ -58,9 +58,16 @@ def test_from_now_on_begins_at_the_runs_position():
     """Asked before listening: what happens between the two is not missed."""
     talk = Conversation(EventFeed().open(RUN))
     assert talk.asked.path == RUN.path
-    talk.answer(200, {"uid": RUN.uid, "position": 6})
+    talk.answer(200, {"uid": RUN.uid, "position": 6, "state": "running"})
     assert (talk.asked.path, sent_header(talk.asked, "Last-Event-ID")) == (f"{RUN.path}/events", "6")
     assert talk.asked.streamed
+
+
+def test_a_run_that_is_closed_already_tells_nothing_more():
+    """The stream would begin behind the event that ends it, and never end."""
+    talk = Conversation(EventFeed().open(RUN)).answer(200, {"uid": RUN.uid, "position": 6, "state": "closed"})
+    assert talk.ended
+    assert talk.result is None
 
 
 def test_a_broken_stream_goes_on_after_the_last_event():

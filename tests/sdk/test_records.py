@@ -72,6 +72,7 @@ def test_watching_from_the_beginning_to_the_end(trained):
     kinds = [event.kind for event in seen]
     assert kinds.count("update") == 3
     assert kinds[-2:] == ["configure", "configure"]
+    assert list(trained.watch()) == []  # what begins after the end is over
     assert [event.id for event in seen] == sorted(event.id for event in seen)
 
 

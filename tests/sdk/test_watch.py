@@ -138,3 +138,22 @@ async def test_cancelling_ends_it_in_a_loop(station):
         listening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await listening
+
+
+async def test_leaving_ends_it_for_another_task(station):
+    """The task that waits for the next event stops, without an error on either side."""
+    at = station(event(1))
+    async with gs.connect_async(at.url) as client:
+        heard = asyncio.Event()
+
+        async def listen(events: gs.AsyncWatch) -> list[int]:
+            seen = []
+            async for each in events:
+                seen.append(each.id)
+                heard.set()
+            return seen
+
+        async with gs.AsyncRun(client, RunSession(OpenedRun(KEY, {}))).watch(since=0) as events:
+            listening = asyncio.create_task(listen(events))
+            await asyncio.wait_for(heard.wait(), 60)
+        assert await asyncio.wait_for(listening, 60) == [1]
