@@ -37,6 +37,7 @@ from .flows import (
 )
 from .messages import Flow
 from .records import Columns, history_flow, journal_flow, report_flow, statistics_flow, workers_flow
+from .specs import Spec
 from .weights import Weights
 
 
@@ -97,12 +98,12 @@ class RunSession:
 
     def configure(self, lr: Any, changes: Mapping[str, Any]) -> Flow[dict[str, Any]]:
         """One entry of the journal with all these changes."""
-        changes = {name: plain(value, name) for name, value in changes.items()}
-        optimizer = changes.pop("optimizer", None)
+        optimizer = _merging(changes.get("optimizer"))
+        changes = {name: plain(value, name) for name, value in changes.items() if name != "optimizer"}
         if lr is not None:
-            optimizer = {**_merging(optimizer), "lr": plain(lr, "lr")}
-        if optimizer is not None:
-            changes["optimizer"] = _merging(optimizer)
+            optimizer["lr"] = plain(lr, "lr")
+        if optimizer:
+            changes["optimizer"] = optimizer
         if not changes:
             raise ValidationError("configure: expected a change (lr=…, schedule=…, state=…), came none")
         self.description = yield from configure_flow(self.key, changes, self._fresh_key())
@@ -164,11 +165,13 @@ class RunSession:
 
 
 def _merging(optimizer: Any) -> dict[str, Any]:
-    """The fields of an optimizer that change; a name alone stands for it with its defaults."""
+    """The fields of an optimizer that change: those that are named. `Adam(beta1=0.8)` leaves lr what it is."""
     if optimizer is None:
         return {}
     if isinstance(optimizer, str):
         return {"name": optimizer}
-    if isinstance(optimizer, dict):
-        return optimizer
+    if isinstance(optimizer, Spec):
+        return {**optimizer.model_dump(include={"name"}), **optimizer.model_dump(mode="json", exclude_unset=True)}
+    if isinstance(optimizer, Mapping):
+        return dict(plain(optimizer, "optimizer"))
     raise ValidationError(f"optimizer: expected a spec or a dict of fields, came {kind_of(optimizer)}")

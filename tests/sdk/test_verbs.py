@@ -82,6 +82,13 @@ def test_settings_may_be_specs_and_numpys_numbers():
             Conversation(session().configure(None, wrong))
 
 
+def test_a_spec_changes_what_it_names():
+    """As a dict of the same fields would; what it leaves out stays the run's."""
+    for optimizer in (gs.AdamW(weight_decay=0.1), {"name": "adamw", "weight_decay": np.float64(0.1)}):
+        talk = Conversation(session().configure(None, {"optimizer": optimizer}))
+        assert sent(talk)["optimizer"] == {"name": "adamw", "weight_decay": 0.1}
+
+
 def test_a_checkpoint_of_the_present_state_has_an_empty_body():
     """Announced as such; the name cannot reach another path."""
     talk = Conversation(session().checkpoint("final"))
