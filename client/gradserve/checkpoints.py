@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import CheckpointNotFound, GradserveError, Misuse, ValidationError, from_refused
+from .errors import CheckpointNotFound, GradserveError, Misuse, ValidationError
 from .flows import (
     ACCEPT_JSON,
     ACCEPT_TENSORS,
+    FirstWeights,
     OpenedRun,
     RunKey,
     ask_json,
@@ -25,8 +25,7 @@ from .flows import (
     open_run_flow,
 )
 from .messages import Flow, Request, ask
-from .problems import Refused
-from .wire import MEDIA_TYPE, Layout, encode_frame
+from .wire import MEDIA_TYPE, encode_frame
 
 FilePath: TypeAlias = str | os.PathLike[str]
 Pieces: TypeAlias = tuple[bytes | memoryview, ...]
@@ -122,11 +121,8 @@ def whole_file(path: FilePath) -> Iterator[BinaryIO]:
 def checkpoint_content(source: FilePath | Mapping[str, ArrayLike]) -> Pieces:
     """A safetensors file as it lies on the disk, or a dict of arrays as float32. Raises `ValidationError`."""
     if isinstance(source, Mapping):
-        try:
-            layout = Layout.of({name: np.shape(tensor) for name, tensor in source.items()})
-            return tuple(encode_frame(layout, layout.flatten(source)))
-        except Refused as refused:
-            raise from_refused(refused) from None
+        weights = FirstWeights.of(source, "source")
+        return tuple(encode_frame(weights.layout, weights.vector))
     if not isinstance(source, str | os.PathLike):
         raise ValidationError(f"source: expected a path or a dict of arrays, came {type(source).__name__}")
     with open(source, "rb") as file:

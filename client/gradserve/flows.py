@@ -75,10 +75,10 @@ class FirstWeights:
     vector: NDArray[np.float32]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, ArrayLike]) -> FirstWeights:
+    def of(cls, tensors: Mapping[str, ArrayLike], argument: str = "init") -> FirstWeights:
         """From a dict of arrays; float64 is rounded to float32, shapes are kept. Raises `ValidationError`."""
         if not isinstance(tensors, Mapping):
-            raise ValidationError(f"init: expected a dict of arrays, came {type(tensors).__name__}")
+            raise ValidationError(f"{argument}: expected a dict of arrays, came {type(tensors).__name__}")
         for name, tensor in tensors.items():
             if isinstance(tensor, Mapping):
                 raise ValidationError(f"tensor {name!r}: expected an array, came a dict; name it 'outer.inner'")
@@ -88,7 +88,7 @@ class FirstWeights:
         except Refused as refused:
             raise from_refused(refused) from None
         except (TypeError, ValueError, RuntimeError) as error:  # what a foreign array says when it cannot become one
-            raise ValidationError(f"init: expected arrays of real numbers: {error}") from None
+            raise ValidationError(f"{argument}: expected arrays of real numbers: {error}") from None
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import ValidationError, from_refused
 from .problems import Refused, refuse
-from .wire import Layout, RowIds, encode_frame
+from .wire import Layout, RowIds, encode_frame, is_real
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +48,9 @@ def gradient_layout(layout: Layout | None, gradients: Gradients) -> Layout:
                 "order is not the run's"
             )
         return layout
-    in_rows = {name: np.shape(value.values) for name, value in gradients.items() if isinstance(value, Rows)}
     dense = {name: value for name, value in gradients.items() if not isinstance(value, Rows)}
     try:
+        in_rows = {name: np.shape(value.values) for name, value in gradients.items() if isinstance(value, Rows)}
         if layout is None:
             return Layout.of({**{name: np.shape(value) for name, value in dense.items()}, **in_rows})
         whole = layout.subset(dense)
@@ -59,6 +59,8 @@ def gradient_layout(layout: Layout | None, gradients: Gradients) -> Layout:
         return Layout.of({**dict(zip(whole.names, whole.shapes, strict=True)), **in_rows})
     except Refused as refused:
         raise from_refused(refused) from None
+    except ValueError as error:  # ragged lists
+        raise ValidationError(f"gradients: expected arrays: {error}") from None
 
 
 def check_gradients(gradients: object) -> None:
@@ -97,6 +99,8 @@ def gradient_vector(layout: Layout, gradients: Gradients) -> NDArray[np.float32]
                 f"expected a dict of arrays or a vector of {layout.parameters:,} elements, "
                 f"came an array of shape {list(gradients.shape)}",
             )
+        if not is_real(gradients.dtype):
+            raise ValidationError(f"gradients: expected real numbers, came {gradients.dtype}")
         return np.ascontiguousarray(gradients, np.float32)
     except Refused as refused:
         raise from_refused(refused) from None

@@ -287,6 +287,9 @@ class WorkerSession:
 
     def _push_fields(self, base: Weights, said: Said) -> PushFields:
         given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+        if unknown := said.keys() - Said.__annotations__.keys():
+            expected = ", ".join(Said.__annotations__)
+            raise ValidationError(f"expected of a gradient only {expected}, came {', '.join(sorted(unknown))}")
         for name in given.keys() & {"samples", "loss", "loss_scale", "lr"}:
             given[name] = _number(name, given[name])
         if not math.isfinite(given.get("loss", 0.0)):

@@ -20,7 +20,11 @@ class Array:
         raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
 
 
-WRONG = [None, 3, "w", [np.ones(3)], {"w": "text"}, {"w": None}, {"w": {}}, {"w": Array()}, {3: np.ones(3)}]
+WRONG = [
+    None, 3, "w", [np.ones(3)], {"w": "text"}, {"w": None}, {"w": {}}, {"w": Array()}, {3: np.ones(3)},
+    {"w": [[1.0], [1.0, 2.0]]}, {"w": gs.Rows([0], [[1.0], [1.0, 2.0]])},
+    np.ones(3, np.complex64), np.array(["1"] * 3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("gradients", WRONG, ids=lambda given: type(given).__name__)
@@ -46,6 +50,7 @@ def test_gradients_of_a_wrong_kind(client, gradients, verb):
     [
         {"samples": "many"}, {"samples": -1}, {"loss": []}, {"cursor": 3}, {"cursor": "x" * 2000}, {"lr": "high"},
         {"on_stale": "ignore"}, {"base": 3}, {"base": FIRST}, {"weight": 1},
+        {"base_version": 1}, {"generation": 1}, {"after": "r1"},
     ],
     ids=lambda said: next(iter(said)),
 )  # fmt: skip
@@ -75,6 +80,9 @@ def test_settings_and_names_of_a_wrong_kind(client, name):
         run.pull(wait_seconds=-1)
     with pytest.raises(gs.ValidationError, match="since"):
         run.journal(since="x")
+    for source in ({"w": Array()}, {"w": [[1.0], [1.0, 2.0]]}, {"w": "text"}):
+        with pytest.raises(gs.ValidationError, match="expected"):
+            run.upload_checkpoint("brought", source)
     for seconds in (-1, float("nan"), "60"):
         with pytest.raises(gs.Misuse, match="retry_seconds"):
             gs.connect(client.url, retry_seconds=seconds)

@@ -354,6 +354,7 @@ def test_numpy_scalars_are_numbers():
     spec = Adam(np.float32(1e-3), betas=(np.float64(0.5), np.float16(0.25)), amsgrad=np.bool_(True))
     assert (spec.lr, spec.beta1, spec.beta2, spec.amsgrad) == (float(np.float32(1e-3)), 0.5, 0.25, True)
     assert all(type(value) in (float, bool, str) for value in spec.model_dump().values())
+    assert gs.MultiStep(milestones=np.array([3, 6])).milestones == (3, 6)
     run = RunSpec(optimizer=spec, schedule=Step(step_size=np.int64(10)), dataset_size=np.uint8(200))
     assert (run.schedule.step_size, run.dataset_size) == (10, 200)
     assert type(run.schedule.step_size) is int

@@ -36,9 +36,11 @@ def folded(spelling: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy scalar as the Python number that equals it, in a list too; everything else as it is."""
+    """NumPy's scalars and arrays as the Python numbers that equal them, in a list too; everything else as it is."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -25,7 +25,7 @@ from .bounds import (
 )
 from .buffers import Buffers
 from .frames import Frame, decode_frame, encode_frame
-from .layout import Layout, check_user_names
+from .layout import Layout, check_user_names, is_real
 from .nested import frame_from_json, tensors_to_json
 from .numbers import allocate, narrow, widen
 from .rows import RowIds
@@ -54,6 +54,7 @@ __all__ = [
     "decode_frame",
     "encode_frame",
     "frame_from_json",
+    "is_real",
     "narrow",
     "parse_json",
     "tensors_to_json",

@@ -241,6 +241,11 @@ def shape_fault(shape: Sequence[object]) -> str | None:
     return None
 
 
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Are its values real numbers, which float32 can hold or round?"""
+    return dtype.kind in "fiu" or dtype.name == "bfloat16"  # ml_dtypes gives bfloat16 the kind V
+
+
 def _copy_tensor(name: str, tensor: ArrayLike, view: NDArray[np.float32]) -> None:
     try:
         source = np.asarray(tensor)
@@ -248,7 +253,7 @@ def _copy_tensor(name: str, tensor: ArrayLike, view: NDArray[np.float32]) -> Non
         raise refuse("validation-error", f"tensor {shown(name)}: expected an array: {error}") from None
     if source.shape != view.shape:
         raise _mismatch(name, view, list(source.shape), f"{source.dtype}{list(source.shape)}")
-    if source.dtype.kind not in "fiu" and source.dtype.name != "bfloat16":  # ml_dtypes gives bfloat16 the kind V
+    if not is_real(source.dtype):
         raise refuse("validation-error", f"tensor {shown(name)}: expected real numbers, came {source.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         np.copyto(view, source, casting="unsafe")
