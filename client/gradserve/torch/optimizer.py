@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
-import tempfile
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,7 +23,7 @@ from ..specs import AdamW, Spec
 from ..weights import PushResult, Weights
 from ..worker import Submission, Worker
 from .forms import form_of, group_names, run_groups
-from .state import torch_state, write_checkpoint
+from .state import BESIDE, checkpoint_of, read_run, rest_of, restore_run, torch_state
 from .tensors import copy_into, fixed, gradients_of, named, rounds_to, to_array, without_ties
 
 __all__ = ["RemoteOptimizer"]
@@ -219,18 +216,22 @@ class RemoteOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The run's optimizer state in torch's form: `torch.optim.AdamW(…).load_state_dict` takes it.
 
-        It is fetched from the server, of one moment; with several workers the model in this process may be some updates
-        behind it (`pull()` first). An optimizer that torch has not gives its slots under the run's own names.
+        It is fetched from the server, of one moment (by a checkpoint that is deleted again); with several workers the
+        model in this process may be some updates behind it (`pull()` first). An optimizer that torch has not gives its
+        slots under the run's own names. What torch's form has no place for is in the member `gradserve`: keep it, and
+        `load_state_dict` goes on as this run would have.
         """
         self._joined()
         self._collect()
-        assert self._run is not None
-        state = torch_state(self._run.optimizer_state(), self._parameters, self._form)
+        state, rest = torch_state(read_run(self.run), self._parameters, self._form)
+        # Before the program's own hooks: they see the dict that is answered.
+        hook = self.register_state_dict_post_hook(lambda _, found: found.update({BESIDE: rest}), prepend=True)
         self.state.update(state)
         try:
             return super().state_dict()
         finally:
             self.state.clear()
+            hook.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Set the run to this process's weights and this state, of the same optimizer in torch or of `state_dict`.
@@ -239,20 +240,30 @@ class RemoteOptimizer(torch.optim.Optimizer):
         updates comes along, for its schedule too. Rank 0 brings them, the other ranks only pull: their gradients from
         before are stale. Hyperparameters stay the run's; with `schedule="client"` the groups take the saved rates.
 
+        A state dict of this class brings everything that the run keeps. One of torch's own brings the slots and the
+        number of updates; it is refused where the run's optimizer keeps numbers besides (`prodigy`, `nadam`).
+
         Parameters of another dtype than float32 that are still the run's weights, rounded, stay the run's float32
         ones; torch itself rounds the state to the parameters' dtype.
         """
         worker = self._joined()
         self._collect()
-        own = self.param_groups
-        super().load_state_dict(state_dict)  # torch's checks and hooks
+        own, came = self.param_groups, dict[str, Any]()
+        # Behind the program's own hooks, which may give another dict.
+        hook = self.register_load_state_dict_pre_hook(lambda _, given: came.update(given))
+        try:
+            super().load_state_dict(state_dict)  # torch's checks and hooks
+        finally:
+            hook.remove()
         state, saved = self.state, self.param_groups
         self.state, self.param_groups = defaultdict(dict), own
         if self._client_rates:
             for group, other in zip(own, saved, strict=True):
                 group.update({key: other[key] for key in ("lr", "initial_lr") if key in other})
         if not worker_rank():
-            self._restore(state)
+            rest = rest_of(came, self._parameters)
+            slots, metadata = checkpoint_of(self.run, self._parameters, state, rest, self._form)
+            restore_run(self.run, self._as_float32() | slots, metadata)
         self._adopt(worker.pull())
 
     # -- what it knows
@@ -308,19 +319,6 @@ class RemoteOptimizer(torch.optim.Optimizer):
         if pending is not None:
             self._adopt(pending.result())
             self._show(pending.push)
-
-    def _restore(self, state: Mapping[Tensor, Mapping[str, Any]]) -> None:
-        """Bring the state to the run, by a checkpoint that is gone when it is restored."""
-        name = f"import-{secrets.token_hex(8)}"
-        with tempfile.TemporaryDirectory(prefix="gradserve-") as folder:
-            file = Path(folder) / "state.safetensors"
-            step = int(self.run.describe()["step"])
-            write_checkpoint(file, self._parameters, self._as_float32(), state, self._form, step)
-            self.run.upload_checkpoint(name, file)
-        try:
-            self.run.restore(name)
-        finally:
-            self.run.delete_checkpoint(name)
 
     def _as_float32(self) -> dict[str, NDArray[np.float32]]:
         """The parameters as the run should have them: where they are its weights, only rounded, those."""
