@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..client import Client, connect
-from ..errors import LrOwnedByServer, Misuse, ValidationError
+from ..errors import GradserveWarning, LrOwnedByServer, Misuse, ValidationError
 from ..launcher import worker_rank
 from ..run import Run
 from ..session import OnStale
@@ -24,7 +25,17 @@ from ..weights import PushResult, Weights
 from ..worker import Submission, Worker
 from .forms import form_of, group_names, run_groups
 from .state import BESIDE, checkpoint_of, read_run, rest_of, restore_run, torch_state
-from .tensors import copy_into, fixed, gradients_of, named, rounds_to, to_array, without_ties
+from .tensors import (
+    changed_here,
+    copy_into,
+    fixed,
+    gradients_of,
+    named,
+    rounds_to,
+    to_array,
+    without_ties,
+    writes,
+)
 
 __all__ = ["RemoteOptimizer"]
 
@@ -56,6 +67,10 @@ class RemoteOptimizer(torch.optim.Optimizer):
     `torch.amp.GradScaler` works: it divides the gradients by its scale before `step`, and where it skips a step nothing
     is sent. Register hooks, attach schedulers, give a closure as ever.
 
+    The weights are the run's: what is written into the parameters after it was joined (a model loaded later, a clamp, a
+    pruning mask, an embedding's max_norm) is gone with the next step, and the first time a `GradserveWarning` says so.
+    Load the model first, or both with `load_state_dict`, the model before the optimizer.
+
     Leave with `close()`, as a context manager, or by the end of the program.
     """
 
@@ -86,6 +101,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
         self._worker_name, self._on_stale, self._overlap = worker, on_stale, overlap
         self._parameters: dict[str, Tensor] = {}
         self._weights: Weights | None = None
+        self._written: dict[str, int] | None = {}  # of each parameter when it took them; None: a change was told of
         self._pending: Submission | None = None
         self._client_rates = False
         self._scales: list[float] = []  # of each group: its rate over the optimizer's
@@ -197,6 +213,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
         gradients = gradients_of(self._parameters)
         if not gradients:
             return result
+        self._tell_of_changes()
         if self._overlap:
             base = self._weights
             self._collect()
@@ -247,7 +264,9 @@ class RemoteOptimizer(torch.optim.Optimizer):
         ones; torch itself rounds the state to the parameters' dtype.
         """
         worker = self._joined()
-        self._collect()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()  # it counts before; the weights it brings would replace those just loaded: left there
         own, came = self.param_groups, dict[str, Any]()
         # Behind the program's own hooks, which may give another dict.
         hook = self.register_load_state_dict_pre_hook(lambda _, given: came.update(given))
@@ -264,6 +283,7 @@ class RemoteOptimizer(torch.optim.Optimizer):
             rest = rest_of(came, self._parameters)
             slots, metadata = checkpoint_of(self.run, self._parameters, state, rest, self._form)
             restore_run(self.run, self._as_float32() | slots, metadata)
+        self._weights = None  # the parameters are not those that were held, also where the run's are still the same
         self._adopt(worker.pull())
 
     # -- what it knows
@@ -312,6 +332,23 @@ class RemoteOptimizer(torch.optim.Optimizer):
         if weights is not self._weights:
             copy_into(self._parameters, weights)
             self._weights = weights
+            if self._written is not None:
+                self._written = writes(self._parameters)
+
+    def _tell_of_changes(self) -> None:
+        """Warn, once, of weights that were changed here and are about to be replaced by the run's."""
+        if self._written is None or self._weights is None:
+            return
+        if changed := changed_here(self._parameters, self._written, self._weights):
+            self._written = None
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            warnings.warn(
+                f"parameter {changed[0]!r}{more} changed here after run {self.run_name!r} gave its weights: this step "
+                "takes the run's again, and the change is lost. Load the model before RemoteOptimizer is built, or "
+                "give both their load_state_dict, the model first; clamps, masks and max_norm do not reach a run",
+                GradserveWarning,
+                stacklevel=4,  # torch wraps `step`
+            )
 
     def _collect(self) -> None:
         """Wait for the submitted gradient, and take the weights that it brought."""

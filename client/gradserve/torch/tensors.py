@@ -14,7 +14,17 @@ from torch import Tensor
 from ..errors import GradserveWarning, ValidationError
 from ..gradients import Rows
 
-__all__ = ["copy_into", "fixed", "gradients_of", "named", "rounds_to", "to_array", "without_ties"]
+__all__ = [
+    "changed_here",
+    "copy_into",
+    "fixed",
+    "gradients_of",
+    "named",
+    "rounds_to",
+    "to_array",
+    "without_ties",
+    "writes",
+]
 
 RATES = frozenset({"lr", "initial_lr", "max_lr", "min_lr", "swa_lr"})  # a scheduler's own, in a parameter group
 
@@ -113,3 +123,26 @@ def copy_into(parameters: Mapping[str, Tensor], weights: Mapping[str, NDArray[np
         for name, parameter in parameters.items():
             # The array is a read-only view of what came over the wire: torch takes only memory that it may write.
             parameter.copy_(torch.from_numpy(np.array(weights[name])))
+
+
+def writes(parameters: Mapping[str, Tensor]) -> dict[str, int]:
+    """How often each parameter was written to in place, as autograd counts. Writes through `.data` are not counted."""
+    return {name: parameter._version for name, parameter in parameters.items()}
+
+
+def changed_here(
+    parameters: Mapping[str, Tensor], seen: dict[str, int], weights: Mapping[str, NDArray[np.float32]]
+) -> list[str]:
+    """Names of the parameters that are not the run's weights any more.
+
+    seen  their `writes` when they were; brought up to date. Only a parameter that was written to is compared: an
+          `nn.Embedding` with max_norm writes at each look, mostly what is there
+    """
+    found = []
+    for name, count in writes(parameters).items():
+        if count != seen[name]:
+            seen[name], parameter = count, parameters[name].detach()
+            held = torch.from_numpy(np.array(weights[name])).to(parameter.device, parameter.dtype)
+            if not torch.equal(held, parameter):
+                found.append(name)
+    return found
