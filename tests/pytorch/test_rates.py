@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import LambdaLR, StepLR
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, StepLR
 
 import gradserve as gs
 from gradserve.torch import RemoteOptimizer
@@ -72,3 +72,41 @@ def test_a_rate_changed_at_the_server_is_shown_and_is_no_change_of_ours(name):
         optimizer.run.configure(lr=0.05)
         train(model, optimizer, range(1, 3))
         assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+CYCLES = {
+    "one_cycle": (
+        lambda optimizer, **how: OneCycleLR(optimizer, max_lr=0.1, total_steps=STEPS + 1, **how),
+        gs.OneCycle(max_lr=0.1, total_steps=STEPS + 1),
+    ),
+    "cyclic": (
+        lambda optimizer, **how: CyclicLR(optimizer, base_lr=0.01, max_lr=0.1, step_size_up=4, **how),
+        gs.Cyclic(base_lr=0.01, max_lr=0.1, step_size_up=4),
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", [None, "client"])
+@pytest.mark.parametrize("cycle", CYCLES)
+def test_a_scheduler_that_cycles_the_momentum_is_refused_with_the_cure(name, cycle, schedule):
+    """Before a gradient is sent, whoever owns the rate."""
+    model, (scheduler, _) = network(), CYCLES[cycle]
+    with RemoteOptimizer(model.named_parameters(), run=name, optimizer="adamw", schedule=schedule) as optimizer:
+        chosen = scheduler(optimizer)
+        with pytest.raises(gs.ValidationError, match=r"cycle_momentum=False .*schedule=gs\.OneCycle"):
+            train(model, optimizer, scheduler=chosen)
+        assert optimizer.last_push is None
+
+
+@pytest.mark.parametrize("cycle", CYCLES)
+def test_cycles_of_rates_alone_work_and_the_server_s_cycle_the_momentum_too(name, cycle):
+    """Torch's scheduler of either kind is one of the two."""
+    scheduler, schedule = CYCLES[cycle]
+    for how, given in (({"cycle_momentum": False}, "client"), ({}, schedule)):
+        here, there, start = twins()
+        local = torch.optim.AdamW(here.parameters(), lr=0.01)
+        train(here, local, scheduler=scheduler(local, **how))
+        run = {"run": f"{name[:90]}.{len(how)}", "optimizer": gs.AdamW(lr=0.01), "schedule": given}
+        with RemoteOptimizer(there.named_parameters(), **run) as remote:
+            train(there, remote, scheduler=scheduler(remote, **how) if how else None)
+        assert difference(here, there, start) <= TOLERANCE

@@ -50,10 +50,11 @@ class RemoteOptimizer(torch.optim.Optimizer):
     run        the run's name: it is found or made, and the first worker's weights win; all others start from them
     optimizer  the run's: a spec, a name or a dict. torch's part in it is over: its state is on the server
     url, token as in `gs.connect`; or `client`, one that is connected already and stays the caller's
-    worker     this process's name in the run, `worker-<rank>` by default
+    worker     this process's name in the run, by default `worker-<rank>`, without a rank `<host>-<process id>`
     schedule   the run's. The server owns it: `param_groups` show the rate of the last update, and a change of theirs,
                a torch scheduler's too, raises `LrOwnedByServer`. With `"client"` each push brings the groups' rates,
-               and torch's schedulers work as ever
+               and torch's schedulers work as ever; a push has no momentum, so that OneCycleLR and CyclicLR need
+               cycle_momentum=False (the run's own `OneCycle` and `Cyclic` do cycle it)
     overlap    send the gradients while the next ones are computed: the weights are then one update old when the
                gradient is taken (its staleness says so)
     start      False: join only at `start()`, with parameter groups added until then
@@ -314,6 +315,12 @@ class RemoteOptimizer(torch.optim.Optimizer):
             self._as_joined, fixed(self.param_groups), group_names(self.param_groups), strict=True
         ):
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            if "base_momentum" in changed:  # OneCycleLR and CyclicLR put it there
+                raise ValidationError(
+                    f"parameter group {name!r}: expected a scheduler of rates, came one that cycles the momentum too: "
+                    "a push brings no momentum. Give it cycle_momentum=False (and RemoteOptimizer schedule='client'), "
+                    "or drop it and give the run schedule=gs.OneCycle(…) or gs.Cyclic(…), which cycle the momentum"
+                )
             if changed:
                 raise ValidationError(
                     f"parameter group {name!r}: expected {', '.join(changed)} as when run {self.run_name!r} was "
