@@ -9,6 +9,7 @@ from torch import nn
 import gradserve as gs
 from gradserve.torch import RemoteOptimizer
 from pytorch.networks import TOLERANCE, batch, difference, loss_of, network, train, twins
+from sdk.serving import Server
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,22 @@ def test_close_takes_the_weights_of_a_push_that_was_on_its_way(name):
     assert not torch.equal(model[0].weight, before[0].weight)
     with pytest.raises(gs.ValidationError, match="is closed"):
         optimizer.step()
+
+
+def test_who_leaves_with_an_error_does_not_wait_for_a_server_that_is_away(name, tmp_path):
+    """Ctrl-C with a gradient on its way is Ctrl-C, at once, and not that gradient's error."""
+    own, model = Server(tmp_path).start(), network()
+
+    def leave_by_ctrl_c(optimizer):
+        with optimizer:
+            own.kill()
+            train(model, optimizer, range(1))
+            raise KeyboardInterrupt
+
+    with gs.connect(own.url, retry_seconds=15) as client:
+        optimizer = RemoteOptimizer(model.named_parameters(), run=name, optimizer="sgd", client=client, overlap=True)
+        with pytest.raises(KeyboardInterrupt):
+            leave_by_ctrl_c(optimizer)
 
 
 def test_the_loss_is_told_by_argument_or_attribute(name):

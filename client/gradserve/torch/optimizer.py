@@ -159,6 +159,9 @@ class RemoteOptimizer(torch.optim.Optimizer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None and self._worker is not None:
+            self._pending = None  # nobody will use the weights that it brings
+            self._worker.__exit__(kind, error, traceback)
         self.close()
 
     # -- torch's verbs
