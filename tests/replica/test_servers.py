@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from replica.runs import a_run, push, server, whole_state
+import pytest
+
+from gradserve.specs import RunSpec
+from replica.runs import a_run, push, refusal, server, whole_state
+from store.chains import kept_objects, lose_object
 
 T = TypeVar("T")
+FRESH_ONLY = RunSpec.model_validate({"optimizer": "sgd", "staleness": {"name": "none", "max_staleness": 0}})
 
 
 async def test_servers_that_race_apply_each_gradient_once(redis_url: str) -> None:
@@ -75,3 +80,30 @@ async def test_a_run_that_never_rests_is_read_all_the_same(redis_url: str) -> No
         described = await asyncio.wait_for(there.describe(), 60)
         assert described["version"] >= acknowledged
         assert next(sequences) < 20
+
+
+@pytest.mark.parametrize("lost_before", [False, True])
+async def test_a_push_that_is_refused_after_a_lost_race_leaves_no_payload(redis_url: str, lost_before: bool) -> None:
+    """Its append named the object and wrote nothing: what is left are the objects that entries name. So it is where the
+    store had lost the object, and it was written anew."""
+    async with server(redis_url) as one, server(redis_url, clock_ahead_seconds=60) as other:
+        here, there = await a_run(one, 50_000, FRESH_ONLY), await other.open("run")
+        await there.weights()
+        store: Any = other.store
+        append, lost = store.append, [lost_before]
+
+        async def too_late(uid: str, head: Any, records: Any) -> Any:
+            if lost.pop():
+                await lose_object(redis_url, uid, records[0].object)
+                lost.append(False)
+                return await append(uid, head, records)
+            await push(here, 1, size=50_000, base_version=0)
+            return await append(uid, head, records)
+
+        store.append = too_late
+        assert await refusal(push(there, 1, worker="late", size=50_000, base_version=0)) == "stale-gradient"
+        await there.describe()  # one more turn of the queue: what is left behind is removed after the answer
+        journal = await one.store.read(here.uid, after=0, limit=10)
+        named = {record.object.id for record in journal if record.object is not None}
+        assert await kept_objects(redis_url, here.uid) == named
+        assert len(named) == 2  # the weights, and the gradient that was faster

@@ -39,9 +39,22 @@ class Proposal:
 Decided = list[tuple[Proposal, Verdict]]
 
 
-def brings_payload(verdict: Verdict) -> bool:
-    """Whether the verdict is an entry with a payload."""
-    return isinstance(verdict, Append) and bool(verdict.entry.header.get("size"))
+def name_objects(decided: Decided) -> list[Proposal]:
+    """Mark the payloads that an append is about to name, and were named by none before it: whose they are."""
+    named = [
+        proposal
+        for proposal, verdict in decided
+        if isinstance(verdict, Append) and verdict.entry.header.get("size") and not proposal.object_named
+    ]
+    for proposal in named:
+        proposal.object_named = True
+    return named
+
+
+def take_back(named: list[Proposal]) -> None:
+    """Their append wrote nothing. What one before it named, which had no reply and may still run, is not among them."""
+    for proposal in named:
+        proposal.object_named = False
 
 
 async def record_of(proposal: Proposal, entry: Entry, store: Store, uid: str, limits: Limits) -> Record:

@@ -33,7 +33,7 @@ from ..store.records import (
     Record,
 )
 from .events import Feed, Held
-from .proposals import Decided, Proposal, brings_payload, record_of
+from .proposals import Decided, Proposal, name_objects, record_of, take_back
 from .published import Published
 from .quarantine import Quarantine
 from .recovery import Damaged, State, Workshop, catch_up, restore
@@ -229,34 +229,33 @@ class Sequencer:
         where they were decided. If not, the next round decides again on a state closer to the store's."""
         if not records:
             return self._at(state, await self._store.head(self.run.uid))
-        named = [proposal for proposal, verdict in decided if brings_payload(verdict) and not proposal.object_named]
-        for proposal in named:
-            proposal.object_named = True
+        named = name_objects(decided)
         started = perf_counter()
         try:
             result = await self._store.append(self.run.uid, Head(state.control.position, state.control.head), records)
         except StoreFull:
-            for proposal in named:  # this append wrote nothing; one before it, without a reply, still may have
-                proposal.object_named = False
+            take_back(named)
             for proposal, _ in decided:
                 await self._discard(proposal)
             raise
         except StoreUnavailable:
-            # A lost reply and a lost race are the same case: the head tells.
-            result = HeadMoved(await self._store.head(self.run.uid))
+            # A lost reply and a lost race are the same case: the head tells. But this append may still run.
+            result, named = HeadMoved(await self._store.head(self.run.uid)), []
         for proposal, _ in decided:
             proposal.timings["store"] = proposal.timings.get("store", 0.0) + perf_counter() - started
         if isinstance(result, Appended):
             return True
+        if isinstance(result, HeadMoved) and result.head.hash == records[-1].hash:
+            return True
+        take_back(named)
         if isinstance(result, HeadMoved):
-            if result.head.hash == records[-1].hash:
-                return True
             self._at(state, result.head)
             return False
         if isinstance(result, ObjectsMissing):
             for proposal, _ in decided:
                 if proposal.object is not None and proposal.object.id in result.ids:
-                    proposal.object = None  # written again, under another id, from the body held here
+                    # Written again, under another id, from the body held here; nothing can name what is incomplete.
+                    proposal.object, proposal.object_named = None, False
             return False
         raise RunAbsent(self.run.uid, deleted=result.deleted)
 
