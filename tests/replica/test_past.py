@@ -157,6 +157,46 @@ async def test_events_end_where_the_store_does_not_answer(store_url: str, monkey
             assert [event async for event in events] == []
 
 
+async def test_who_comes_back_after_a_failure_of_the_store_misses_nothing(store_url: str) -> None:
+    """The wait for other servers' entries failed, so the answer ended; the next one goes on behind the event that was
+    told last, and waits behind the last entry: one wait, not one after the other."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+        await push(run, 2)
+        asked, wait = list[int](), replicas.store.wait
+
+        async def fails_once(uid: str, *, after: int, seconds: float) -> bool:
+            asked.append(after)
+            if len(asked) == 1:
+                raise StoreUnavailable("cut off")
+            return await wait(uid, after=after, seconds=seconds)
+
+        store: Any = replicas.store
+        store.wait = fails_once
+        async with aclosing(await run.past.events(None)) as events:
+            assert [event async for event in events] == []
+        async with aclosing(await run.past.events(1)) as events:
+            assert [event.position for event in await some(events, 2)] == [2, 3]
+            for _ in range(20):
+                await run.describe()
+            assert asked == [3, 3]
+
+
+async def test_a_reader_that_comes_as_the_last_one_goes_is_told_of_other_servers(redis_url: str) -> None:
+    """In the same turn of the loop: who followed the store for the one that went is no longer there for the next."""
+    async with server(redis_url) as one, server(redis_url) as other:
+        run, watched = await a_run(one), await other.open("run")
+        going, coming = await watched.past.events(0), await watched.past.events(None)
+        async with aclosing(going), aclosing(coming):
+            await some(going, 1)
+            pushing = asyncio.create_task(push(run, 1))  # it begins when this task waits for the first time
+            await going.aclose()
+            (event,) = await some(coming, 1)
+            await pushing
+        assert (event.position, event.kind) == (2, "update")
+
+
 def test_who_has_read_all_hears_that_a_state_was_built_from_a_snapshot() -> None:
     """What lies before it was not seen here: the reader has to look into the journal, as one that was slow."""
     feed = Feed()

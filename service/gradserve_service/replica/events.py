@@ -184,8 +184,12 @@ class Feed:
 
     def end(self) -> None:
         """The history that was told is no more, or the run goes: whoever reads has to come again."""
-        self.life += 1
         self.position = 0
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Whoever reads has to come again. What was applied here stays, but of what comes now nothing may be heard."""
+        self.life += 1
         self._empty()
         self._wake()
 

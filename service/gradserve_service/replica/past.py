@@ -158,6 +158,7 @@ class Past:
             feed.close()
             if not feed.readers and self._following is not None:
                 self._following.cancel()
+                self._following = None  # it ends a turn later: a reader that comes meanwhile needs another
 
     async def _from_journal(self, after: int, last: int) -> AsyncGenerator[Event]:
         """The events of entries that are not in the ring. Where the journal was trimmed, the first says from where."""
@@ -194,7 +195,10 @@ class Past:
                 if await self._store.wait(self._uid, after=self._feed.position, seconds=FOLLOW_SECONDS):
                     await self._fresh()
         except (Refused, StoreUnavailable, RunAbsent):
-            self._feed.end()
+            if self._sequencer.state is None:
+                self._feed.end()
+            else:  # still the store's, as far as is known: at 0 the empty ring would pass for all of its events
+                self._feed.interrupt()
 
 
 def _require_link(previous: bytes | None, record: Record) -> None:
