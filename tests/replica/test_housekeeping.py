@@ -18,6 +18,8 @@ from gradserve_service.replica import replica as replica_module
 from gradserve_service.replica import snapshots
 from gradserve_service.replica.recovery import State
 from gradserve_service.replica.replica import Replica
+from gradserve_service.replica.replicas import Replicas
+from gradserve_service.store.protocols import StoreFull
 from real_redis import RealRedis
 from replica.runs import ADAM, a_run, push, refusal, server, tensor, whole_state
 
@@ -133,6 +135,72 @@ async def test_runs_that_fill_a_redis_together_leave_room_for_each_other() -> No
                 for run in runs:
                     await taken(run, sequence)
             assert [(await run.describe())["version"] for run in runs] == [120] * 8
+
+
+def fills_up(replicas: Replicas) -> None:
+    """The store says that it is above its share of relief, and below that of refusals."""
+
+    async def pressure() -> float:
+        return 0.6
+
+    replicas.store.memory_pressure = pressure  # type: ignore[method-assign]
+
+
+async def relieved(replicas: Replicas, run: Replica, times: int) -> None:
+    """Gradients are asked for so often, and what the store's memory asks for then is done each time."""
+    for _ in range(times):
+        await run.check_room()
+        assert replicas._relief._task is not None
+        await replicas._relief._task
+
+
+async def test_a_run_without_weights_is_not_asked_for_a_snapshot(store_url: str) -> None:
+    """It has a journal and no state that could stand for it: nothing is added to it, and the next run is relieved."""
+    async with server(store_url) as replicas:
+        idle, _ = await replicas.create_run("idle", ADAM)
+        for number in range(60):
+            await idle.register(f"w{number}", "instance", None)
+        run = await a_run(replicas)
+        for sequence in range(1, 21):
+            await push(run, sequence)
+        head = await replicas.store.head(idle.uid)
+        fills_up(replicas)
+        await relieved(replicas, run, 5)
+        assert await replicas.store.head(idle.uid) == head
+        assert len(await replicas.store.snapshots(run.uid)) == 2
+
+
+async def test_a_snapshot_that_cannot_be_written_leaves_the_journal_as_it_is(store_url: str) -> None:
+    """The entry that the second snapshot would stand behind is only there for a first one."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        for sequence in range(1, 21):
+            await push(run, sequence)
+        head = await replicas.store.head(run.uid)
+
+        async def full(*_: Any) -> Any:
+            raise StoreFull("no room")
+
+        store: Any = replicas.store
+        store.put_object = full
+        fills_up(replicas)
+        await relieved(replicas, run, 3)
+        assert await replicas.store.head(run.uid) == head
+
+
+async def test_servers_that_relieve_a_store_together_come_to_rest(redis_url: str) -> None:
+    """A journal that another server has cut gets one more entry from this one; then nothing is to be gained by it."""
+    async with server(redis_url) as one, server(redis_url, clock_ahead_seconds=60) as other:
+        run, there = await a_run(one), await other.open("run")
+        for sequence in range(1, 21):
+            await push(run, sequence)
+        await there.describe()
+        sequencers = [one._open["run"][1], other._open["run"][1]]
+        for replicas, asked in [(one, run), (other, there)]:
+            fills_up(replicas)
+            await relieved(replicas, asked, 1)
+        assert [sequencer.gain_of_snapshot <= 0 for sequencer in sequencers] == [True, True]
+        assert (await one.store.head(run.uid)).position <= 23
 
 
 @pytest.mark.parametrize("place", [20, -5])

@@ -44,8 +44,9 @@ class Relief:
 
 async def _cut(run: Sequencer) -> None:
     """Leave two snapshots, for a journal is cut at the one before the newest. A report of nothing is the entry that
-    the second can stand behind, where gradients are refused and none comes by itself."""
+    the second can stand behind, where gradients are refused and none comes by itself: without the first snapshot it
+    would only make the journal longer."""
     with contextlib.suppress(Refused):  # the run is gone, or its server is
-        await run.leave_snapshot()
-        await run.propose(Proposal(Report({}), asyncio.get_running_loop().create_future()))
-        await run.leave_snapshot(cuts=True)
+        if await run.leave_snapshot():
+            await run.propose(Proposal(Report({}), asyncio.get_running_loop().create_future()))
+            await run.leave_snapshot(cuts=True)

@@ -116,23 +116,24 @@ class Sequencer:
     def gain_of_snapshot(self) -> int:
         """Bytes of journal behind the last snapshot, less those of a snapshot."""
         state = self.state
-        return 0 if state is None else self._snapshots.journal_behind(state.control) - state.arrays.state_bytes
+        if state is None or not state.control.initialised:  # there is no snapshot of a run without weights
+            return 0
+        return self._snapshots.journal_behind(state.control) - state.arrays.state_bytes
 
     async def drain(self) -> None:
         """Answer what is queued, then leave a snapshot so that the next start is quick."""
         await self._idle.wait()
         await self.leave_snapshot()
 
-    async def leave_snapshot(self, *, cuts: bool = False) -> None:
-        """A snapshot of the state at the head, whether one is due or not. `cuts`: the journal is cut by it."""
+    async def leave_snapshot(self, *, cuts: bool = False) -> bool:
+        """A snapshot of the state at the head, whether one is due or not: is there one? `cuts`: the journal, by it."""
         await self._snapshots.finish()
         if self.state is None or self.gone is not None or not self.state.control.initialised:
-            return
+            return False
         # Frozen by the run's task, as any look at a whole state: a late reader may still make it catch up.
         look = Proposal(Look(), asyncio.get_running_loop().create_future(), look=freeze)
         refused = isinstance(await self.propose(look), Rejection)
-        if not refused and await self._snapshots.write(self.state or look.seen, look.seen) and cuts:
-            self._snapshots.was_cut(look.seen.control)
+        return not refused and await self._snapshots.write(self.state or look.seen, look.seen, cuts=cuts)
 
     async def stop(self, why: Rejection) -> None:
         """End the task. What is still queued, and whoever still holds this run, hears why."""

@@ -45,13 +45,9 @@ class Snapshots:
         self._cut = (0, 0)  # where this server last cut the journal unasked: position of the last due, bytes behind it
 
     def journal_behind(self, control: Control) -> int:
-        """Bytes of journal behind the last snapshot that was due, or the last cut that `was_cut` tells of."""
+        """Bytes of journal behind the last snapshot that was due, or the last one that cut it all the same."""
         due, behind = self._cut
         return control.journal_bytes - (behind if due == control.snapshot_position else 0)
-
-    def was_cut(self, control: Control) -> None:
-        """The journal has been cut here, where no snapshot was due."""
-        self._cut = (control.snapshot_position, control.journal_bytes)
 
     @property
     def idle(self) -> bool:
@@ -69,9 +65,9 @@ class Snapshots:
             return
         self._task = asyncio.create_task(self.write(state, frozen))
 
-    async def write(self, state: State, frozen: State) -> bool:
-        """Publish what was frozen of the state (True), or, where another server was first, compare with what it
-        published."""
+    async def write(self, state: State, frozen: State, *, cuts: bool = False) -> bool:
+        """Publish what was frozen of the state, or, where another server was first, compare with what it published.
+        True: it stands there now, or a newer one does. `cuts`: no snapshot was due, and the journal is cut by it."""
         position = frozen.control.position
         digest = await digest_of(self._shop, frozen.control, frozen.arrays)
         wrote = await write_snapshot(
@@ -83,16 +79,16 @@ class Snapshots:
             retain=self._retain,
             damaged=state.damaged,
         )
-        if wrote:
-            return True
-        computed = {position: (frozen.control.head, digest)}
+        computed = {} if wrote else {position: (frozen.control.head, digest)}
         with contextlib.suppress(
             StoreUnavailable, StoreDamaged, RunAbsent, ChainBroken
         ):  # then it is asked at the next catch-up
             if await differing(self._store, self._run.uid, computed) is not None:
                 self._diverged(state, position)
         state.computed.update(computed)
-        return False
+        if not computed and cuts:
+            self._cut = (frozen.control.snapshot_position, frozen.control.journal_bytes)
+        return not computed
 
     async def agree(self, state: State, *, restored: bool) -> bool | None:
         """Whether all that was published says the same as the state, which is then safe to serve; None where nobody
