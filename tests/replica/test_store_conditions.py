@@ -14,6 +14,7 @@ from gradserve_service.replica import Replica, Replicas
 from gradserve_service.store import StoreUnfit, open_store, redis_link
 from real_redis import RealRedis
 from replica.runs import ADAM, a_run, push, refusal, server, whole_state
+from store.chains import kept_objects
 
 
 @pytest.fixture
@@ -113,6 +114,28 @@ async def test_a_full_disk_is_backpressure_until_there_is_room(redis: RealRedis)
         while (outcome := await outcome_of(run, sequence, "backpressure")) is None:  # Redis tries again each second
             pass
         assert (outcome["outcome"], outcome["version"]) == ("applied", sequence)
+
+
+@pytest.mark.parametrize("naming", ["publish", "keep_checkpoint"])
+async def test_an_image_that_finds_no_room_for_its_name_leaves_nothing(redis: RealRedis, naming: str) -> None:
+    """Written, and then Redis is full: a snapshot's and a checkpoint's go at once, not when they expire."""
+    async with a_pushed_run(redis) as (replicas, run):
+        name = getattr(replicas.store, naming)
+
+        async def in_a_full_redis(*said: Any, **more: Any) -> Any:
+            assert await kept_objects(redis.url, run.uid) != set()
+            redis.command("CONFIG", "SET", "maxmemory", "1")
+            try:
+                return await name(*said, **more)
+            finally:
+                redis.command("CONFIG", "SET", "maxmemory", "0")
+
+        setattr(replicas.store, naming, in_a_full_redis)
+        if naming == "publish":
+            assert not await replicas._open["run"][1].leave_snapshot()
+        else:
+            assert await refusal(run.checkpoints.create("one")) == "backpressure"
+        assert await kept_objects(redis.url, run.uid) == set()
 
 
 async def test_a_redis_whose_disk_is_full_at_always_ends_and_is_taken_up_again(redis: RealRedis) -> None:

@@ -9,10 +9,12 @@ import secrets
 import pytest
 from redis.asyncio import Redis
 
-from gradserve_service.store import StoreFull, StoreUnavailable, open_store, redis_link
+from gradserve_service.store import StoreFull, StoreUnavailable, open_store, redis_link, redis_store
 from gradserve_service.store.records import Appended, HeadMoved
 from gradserve_service.store.redis_keys import CATALOGUE, DELETING, NAMES, run_key
+from gradserve_service.store.redis_packing import pack
 from gradserve_service.store.redis_scripts import DELETE
+from gradserve_service.store.redis_store import RedisStore
 from real_redis import RealRedis
 from store.chains import Chain, connected, end, record, records, seen_by_the_loop
 
@@ -157,6 +159,37 @@ async def test_a_full_redis_refuses_and_keeps_nothing_of_what_it_refused() -> No
             assert await store.delete("digits", "u1")
             server.command("CONFIG", "SET", "maxmemory", "24mb")
             await Chain.create(store, "third", "u3")
+
+
+async def test_an_object_that_does_not_fit_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 MiB for a Redis of 64: what had been written is removed with the refusal, not when it expires, for the memory
+    that it fills is everybody's."""
+    monkeypatch.setattr(redis_store, "PRESSURE_SECONDS", 0.0)
+    with RealRedis(maxmemory="64mb") as server:
+        async with connected(server.url) as store, Redis.from_url(server.url) as client:
+            await Chain.create(store)
+            before = await store.memory_pressure()
+            with pytest.raises(StoreFull):
+                await store.put_object("u1", [os.urandom(4 << 20)] * 25)
+            assert await client.keys("gradserve:{u1}:object:*") == []
+            assert await store.memory_pressure() < before + 0.2
+
+
+async def test_nothing_of_a_refused_stream_runs_after_its_refusal() -> None:
+    """What was sent behind the command that found no memory is answered first: here one that waits for a list."""
+    with RealRedis() as server:
+        async with connected(server.url) as store, Redis.from_url(server.url) as client:
+            assert isinstance(store, RedisStore)
+            await client.lpush("held", "x")
+            await client.config_set("maxmemory", 1)
+            begun = asyncio.Event()
+            commands = [pack("PING"), pack("SET", "key", "value"), pack("BLPOP", "list", "30")]
+            streaming = asyncio.create_task(store._bulk.stream(commands, lambda *_: begun.set()))
+            await begun.wait()
+            await client.rename("held", "list")  # needs no memory
+            with pytest.raises(StoreFull):
+                await streaming
+            assert not await client.exists("list")
 
 
 async def test_a_trim_works_when_memory_is_full() -> None:

@@ -20,7 +20,7 @@ from ..store.protocols import Store
 from ..store.records import CheckpointRecord, ObjectRef
 from .budget import Budget
 from .recovery import State, Workshop
-from .snapshots import freeze
+from .snapshots import freeze, removed_if_full
 
 CHECKPOINTS_MAX = 1_000  # of a run: all are listed at once
 
@@ -82,7 +82,8 @@ class Checkpoints:
             with self.store_errors():
                 ref, about = await self._written(saved)
                 record = CheckpointRecord(name, ref, self.now(), about)
-                kept = await self.store.keep_checkpoint(self.uid, record)
+                async with removed_if_full(self.store, self.uid, ref):
+                    kept = await self.store.keep_checkpoint(self.uid, record)
                 if kept is not None and kept.object != ref:  # another server was first
                     await self.store.discard_object(self.uid, ref)
         if kept is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Literal
 
 import structlog
@@ -14,7 +14,7 @@ from ..core.control import Control
 from ..core.entries import ChainBroken
 from ..core.image import encode_image, image_digest
 from ..store.protocols import RunAbsent, Store, StoreDamaged, StoreFull, StoreUnavailable
-from ..store.records import CatalogueRecord, SnapshotRecord
+from ..store.records import CatalogueRecord, ObjectRef, SnapshotRecord
 from .recovery import Computed, State, Workshop, digest_of
 
 Retain = Literal["snapshots", "all"]  # of the journal: what recovery needs, or everything for audit and rollback
@@ -173,7 +173,8 @@ async def write_snapshot(
             return False
         ref = await store.put_object(uid, pieces)
         record = SnapshotRecord(control.position, control.head, ref, digest, state)
-        published = await store.publish(uid, newest, record, damaged=damaged)
+        async with removed_if_full(store, uid, ref):
+            published = await store.publish(uid, newest, record, damaged=damaged)
         if not published:
             await store.discard_object(uid, ref)
             return False
@@ -183,6 +184,18 @@ async def write_snapshot(
         return False
     log.info("snapshot", run_uid=uid, position=control.position, trimmed_entries=trimmed)
     return True
+
+
+@contextlib.asynccontextmanager
+async def removed_if_full(store: Store, uid: str, ref: ObjectRef) -> AsyncIterator[None]:
+    """Inside, an object is given its name. A store without room for that has written nothing, and gets back the room
+    that the object takes."""
+    try:
+        yield
+    except StoreFull:
+        with contextlib.suppress(StoreUnavailable, StoreDamaged, RunAbsent):
+            await store.discard_object(uid, ref)
+        raise
 
 
 def _may_follow(newest: SnapshotRecord, position: int, state: str, *, whole: bool) -> bool:

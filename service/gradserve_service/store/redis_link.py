@@ -79,21 +79,28 @@ class Link:
     async def stream(self, commands: Iterable[Command], take: Callable[[int, Reply], None]) -> None:
         """Many large commands over one connection, a few under way at once; `take(index, reply)` in order.
 
-        An error reply or an exception of `take` ends it: the connection is closed, the rest is not sent.
+        An error reply or an exception of `take` ends it: the connection is closed, the rest is not sent. After
+        StoreFull nothing of it runs any more, so that the caller can remove what was written.
         """
         async with self._lane() as (lane, deadline):
             sent = taken = 0
-            for command in commands:
-                await self._send(lane, command)
-                sent += 1
-                if sent - taken >= AHEAD_MAX:
+            try:
+                for command in commands:
+                    await self._send(lane, command)
+                    sent += 1
+                    if sent - taken >= AHEAD_MAX:
+                        take(taken, _checked(await self._read(lane)))
+                        taken += 1
+                    deadline.push_back()
+                while taken < sent:
                     take(taken, _checked(await self._read(lane)))
                     taken += 1
-                deadline.push_back()
-            while taken < sent:
-                take(taken, _checked(await self._read(lane)))
-                taken += 1
-                deadline.push_back()
+                    deadline.push_back()
+            except StoreFull:
+                for _ in range(taken + 1, sent):
+                    await self._read(lane)
+                    deadline.push_back()
+                raise
 
     async def close(self) -> None:
         """Close every connection, also those in use."""

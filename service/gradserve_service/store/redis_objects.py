@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 
 from xxhash import xxh3_128
 
 from .buffers import aligned_buffer
-from .protocols import StoreUnavailable
+from .protocols import StoreFull, StoreUnavailable
 from .records import OBJECT_CHUNK_BYTES, ObjectRef
 from .redis_keys import chunk_keys
 from .redis_link import Link, Reply
@@ -25,7 +26,7 @@ class RedisObjects:
         self._link = link
 
     async def put(self, uid: str, pieces: Sequence[bytes | memoryview]) -> ObjectRef:
-        """Raises StoreFull (the chunks written so far expire) and StoreUnavailable."""
+        """Raises StoreFull (nothing of it stays) and StoreUnavailable (the chunks written so far expire)."""
         ref = ObjectRef(secrets.token_hex(16), sum(memoryview(piece).nbytes for piece in pieces))
         expiry = str(OBJECT_TTL_SECONDS)
 
@@ -34,7 +35,13 @@ class RedisObjects:
             for key, value in zip(chunk_keys(uid, ref), cut(pieces, OBJECT_CHUNK_BYTES), strict=True):
                 yield pack("SET", key, value, "NX", "EX", expiry)
 
-        await self._link.stream(commands(), _require_written)
+        try:
+            await self._link.stream(commands(), _require_written)
+        except StoreFull:
+            # The memory that they fill would keep every run from its gradients until they expire.
+            with contextlib.suppress(StoreUnavailable):
+                await self.discard(uid, ref)
+            raise
         return ref
 
     async def get(self, uid: str, ref: ObjectRef) -> memoryview:
