@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from .protocols import StoreDamaged
@@ -15,6 +16,16 @@ UNREADABLE_SNAPSHOT = SnapshotRecord(-1, b"", ObjectRef("unreadable", 0), "", so
 def unreadable_checkpoint(name: str) -> CheckpointRecord:
     """What stands for a checkpoint of which only the name can be read."""
     return CheckpointRecord(name, ObjectRef("unreadable", 0), 0, b"", sound=False)
+
+
+def told(raw: bytes) -> str:
+    """A text as a store gave it back. Damaged bytes still have to be told: they stand for themselves, as `\\xe9`."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def untold(text: str) -> bytes:
+    """The bytes that `told` was given: what is behind a damaged name is asked for by them."""
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode())
 
 
 @contextlib.contextmanager

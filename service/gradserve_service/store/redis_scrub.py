@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .protocols import StoreDamaged
+from .reading import told
 from .records import CatalogueRecord
 from .redis_keys import CATALOGUE, NAMES, catalogue_record, entry_record, journal_key, objects_key, run_key
 from .redis_link import Link
@@ -17,7 +18,7 @@ async def complaints(link: Link) -> list[str]:
     living: dict[bytes, CatalogueRecord] = {}
     for name, text in zip(kept[::2], kept[1::2], strict=True):
         try:
-            record = catalogue_record(name.decode("utf-8", "backslashreplace"), text)
+            record = catalogue_record(told(name), text)
         except StoreDamaged as damage:
             found.append(str(damage))
             continue

@@ -9,7 +9,7 @@ from typing import Literal
 
 from .place import redis_place
 from .protocols import RunAbsent, StoreDamaged, StoreUnavailable, StoreUnfit
-from .reading import readable
+from .reading import readable, told, untold
 from .records import (
     DURABILITY_LEVELS,
     Appended,
@@ -153,7 +153,7 @@ class RedisStore:
 
     async def names(self, *, after: str = "", limit: int = 100) -> list[CatalogueRecord]:
         """See `Store.names`. A run deleted between the two questions is left out."""
-        start = f"({after}" if after else "-"
+        start = b"(" + untold(after) if after else b"-"
         found = await self._link.call("ZRANGEBYLEX", NAMES, start, "+", "LIMIT", "0", str(limit))
         if not found:
             return []
@@ -161,7 +161,7 @@ class RedisStore:
         records = []
         for name, text in zip(found, kept, strict=True):
             try:
-                records += [catalogue_record(_name(name), text)] if text else []
+                records += [catalogue_record(told(name), text)] if text else []
             except StoreDamaged as damage:
                 log.error("%s", damage)
         return [record for record in records if not record.deleted]
@@ -296,7 +296,7 @@ class RedisStore:
         head, found = await self._link.calls(state, ("HGETALL", checkpoints_key(uid)))
         self._head(uid, head)
         kept = zip(found[::2], found[1::2], strict=True)
-        return [checkpoint_record(_name(name), text) for name, text in sorted(kept)]
+        return [checkpoint_record(told(name), text) for name, text in sorted(kept)]
 
     async def keep_checkpoint(self, uid: str, checkpoint: CheckpointRecord) -> CheckpointRecord | None:
         """See `Store.keep_checkpoint`."""
@@ -320,11 +320,6 @@ class RedisStore:
             return False
         chunks = chunk_keys(uid, checkpoint_record(name, text).object)
         return bool(await self._link.run(DROP_CHECKPOINT, [key, *chunks], [name, text]))
-
-
-def _name(raw: bytes) -> str:
-    """Damaged bytes still have to be told: they stand for themselves."""
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def _append_result(reply: list[bytes]) -> AppendResult:

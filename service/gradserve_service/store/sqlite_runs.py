@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Collection, Sequence
 
 from .object_files import ObjectFiles
 from .protocols import RunAbsent, StoreDamaged
+from .reading import UNREADABLE, untold
 from .records import (
     Appended,
     AppendResult,
@@ -67,11 +69,11 @@ def find(db: sqlite3.Connection, name: str) -> CatalogueRecord | None:
 
 
 def names(db: sqlite3.Connection, after: str, limit: int) -> list[CatalogueRecord]:
-    """Living runs behind `after`, in the order of their names' UTF-8 bytes."""
-    where = "name > ? AND NOT deleted ORDER BY name LIMIT ?"
-    return [
-        catalogue_record(row) for row in db.execute(f"SELECT {_NAME_COLUMNS} FROM names WHERE {where}", (after, limit))
-    ]
+    """Living runs behind `after`, in the order of their names' UTF-8 bytes. A name that damage made bytes comes behind
+    every text: there is no next page behind it, and `contradictions` has it."""
+    where = "name > CAST(? AS TEXT) AND name < x'' AND NOT deleted ORDER BY name LIMIT ?"
+    rows = db.execute(f"SELECT {_NAME_COLUMNS} FROM names WHERE {where}", (untold(after), limit))
+    return [catalogue_record(row) for row in rows]
 
 
 def mark(db: sqlite3.Connection, name: str, uid: str) -> bool:
@@ -109,12 +111,13 @@ def named_objects(db: sqlite3.Connection) -> dict[str, set[str]]:
     """Of every living run the ids of objects that an entry, a snapshot or a checkpoint names."""
     numbers: dict[int, str] = dict(db.execute("SELECT number, uid FROM runs WHERE state = ?", (LIVING,)))
     named: dict[str, set[str]] = {uid: set() for uid in numbers.values()}
-    both = "SELECT place, object FROM entries WHERE object IS NOT NULL UNION ALL SELECT place, object FROM snapshots"
+    columns = "place, CAST(object AS TEXT)"  # of a damaged one not even the type is sure
+    both = f"SELECT {columns} FROM entries WHERE object IS NOT NULL UNION ALL SELECT {columns} FROM snapshots"
     for place, text in db.execute(both):
         uid = numbers.get(place // span(1)[0])
         if uid is not None:
             named[uid].add(text.partition(":")[0])
-    for number, text in db.execute("SELECT run, object FROM checkpoints"):
+    for number, text in db.execute("SELECT run, CAST(object AS TEXT) FROM checkpoints"):
         if number in numbers:
             named[numbers[number]].add(text.partition(":")[0])
     return named
@@ -284,13 +287,18 @@ def keep_checkpoint(
     return checkpoint
 
 
-def drop_checkpoint(db: sqlite3.Connection, uid: str, name: str) -> ObjectRef | None:
-    """Free the name; answers the object that nothing names any more."""
+def drop_checkpoint(db: sqlite3.Connection, uid: str, name: str) -> tuple[bool, ObjectRef | None]:
+    """Free the name; answers whether it was bound, and the object that nothing names any more. Which one a damaged
+    record meant nobody knows: the sweep gets it."""
     number, _ = _living(db, uid)
     which = "run = ? AND name = ?"
     row = db.execute(f"SELECT object FROM checkpoints WHERE {which}", (number, name)).fetchone()
+    if row is None:
+        return False, None
     db.execute(f"DELETE FROM checkpoints WHERE {which}", (number, name))
-    return None if row is None else ObjectRef.parse(row[0])
+    with contextlib.suppress(*UNREADABLE):
+        return True, ObjectRef.parse(row[0])
+    return True, None
 
 
 def contradictions(db: sqlite3.Connection) -> list[str]:
@@ -306,6 +314,7 @@ def contradictions(db: sqlite3.Connection) -> list[str]:
         elif db.execute("SELECT 1 FROM names WHERE uid = ? AND genesis = ?", (uid, genesis)).fetchone() is None:
             found.append(f"run {uid} has another genesis hash than its name {name!r}")
     found += [f"run {uid} has no name" for uid, (state, _) in states.items() if state == LIVING and uid not in living]
+    found += [f"the name {name!r} is no text" for name in living.values() if not isinstance(name, str)]
     return found
 
 

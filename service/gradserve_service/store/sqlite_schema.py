@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .protocols import StoreUnfit
-from .reading import UNREADABLE, UNREADABLE_SNAPSHOT, readable, require_types, unreadable_checkpoint
+from .reading import UNREADABLE, UNREADABLE_SNAPSHOT, readable, require_types, told, unreadable_checkpoint
 from .records import (
     CatalogueRecord,
     CheckpointRecord,
@@ -58,6 +58,7 @@ def connect(path: Path, durability: Durability) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
     except sqlite3.Error as error:
         raise StoreUnfit(f"{path} cannot be opened ({error}): its directory must be there and writable") from error
+    connection.text_factory = told  # else one damaged text fails every question that meets it, about other runs as well
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA cell_size_check = ON")  # a damaged page is noticed when it is read
@@ -101,6 +102,7 @@ def snapshot_record(row: tuple[int, bytes, str, str, str, str]) -> SnapshotRecor
     """A row of `snapshots`."""
     place, digest, named, image, state, written = row
     try:
+        require_types((digest, bytes), (image, str), (state, str))
         record = SnapshotRecord(position_of(place), digest, ObjectRef.parse(named), image, state)
         return record if snapshot_seal(record) == written else replace(record, sound=False)
     except UNREADABLE:
@@ -111,15 +113,19 @@ def checkpoint_record(row: tuple[str, str, int, bytes, str]) -> CheckpointRecord
     """A row of `checkpoints`."""
     name, named, created_at, about, written = row
     try:
+        require_types((name, str), (created_at, int), (about, bytes))
         record = CheckpointRecord(name, ObjectRef.parse(named), created_at, about)
         return record if checkpoint_seal(record) == written else replace(record, sound=False)
     except UNREADABLE:
-        return unreadable_checkpoint(name)
+        return unreadable_checkpoint(str(name))
 
 
 def catalogue_record(row: tuple[str, str, bytes, bytes, int, str, int]) -> CatalogueRecord:
     """A row of `names`."""
     name, uid, creation, genesis, created_at, written, deleted = row
-    with readable(f"the record of run {name!r}"):
+    try:
+        require_types((name, str), (uid, str), (creation, bytes), (genesis, bytes), (created_at, int))
         record = CatalogueRecord(name, uid, creation, genesis, created_at, bool(deleted))
         return record if catalogue_seal(record) == written else replace(record, sound=False)
+    except UNREADABLE:
+        return CatalogueRecord(str(name), str(uid), b"", b"", 0, bool(deleted), sound=False)

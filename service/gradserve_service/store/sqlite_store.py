@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from . import sqlite_runs as runs
 from .lock_file import LockFile
 from .object_files import ObjectFiles, trouble
-from .protocols import RunAbsent, StoreUnavailable, StoreUnfit
+from .protocols import RunAbsent, StoreDamaged, StoreUnavailable, StoreUnfit
 from .records import (
     Appended,
     AppendResult,
@@ -63,7 +63,10 @@ class SqliteStore:
                 log.error("%s is damaged, nothing in it is swept: %s", self.url, "; ".join(damage))
                 return
             for uid in await self._submit(runs.marked):
-                await self._purge(uid)
+                try:
+                    await self._purge(uid)
+                except StoreDamaged as damage:  # what is left of it is nobody's, and harms nobody
+                    log.error("%s: the rest of a deleted run stays: %s", self.url, damage)
             named = await self._submit(runs.named_objects)
             await self._in_files(self._files.sweep, named.get)
         except BaseException:
@@ -263,10 +266,10 @@ class SqliteStore:
 
     async def drop_checkpoint(self, uid: str, name: str) -> bool:
         """See `Store.drop_checkpoint`. The file goes after the commit; the sweep gets what a crash leaves."""
-        ref = await self._submit(lambda db: runs.drop_checkpoint(db, uid, name))
+        bound, ref = await self._submit(lambda db: runs.drop_checkpoint(db, uid, name))
         if ref is not None:
             await self._in_files(self._files.discard, uid, [ref.id])
-        return ref is not None
+        return bound
 
     async def _submit(
         self, work: Callable[[sqlite3.Connection], Result], committed: Callable[[Result], None] | None = None
