@@ -102,6 +102,25 @@ async def test_runs_are_listed_in_name_order_page_by_page(server):
     assert [run["name"] for run in paused["runs"]] == ["c"]
 
 
+async def test_a_damaged_run_does_not_cut_the_list_short(server):
+    """Its record is not listed, whatever the size of a page; set aside it is in no state, and the others are listed."""
+    for name in ("a", "b", "c", "d"):
+        await server.make_run(name)
+    await server.replicas.store._submit(lambda db: db.execute("UPDATE names SET seal = 'x' WHERE name = 'b'").rowcount)
+    sequencer = server.replicas._open["c"][1]
+    sequencer._drop_state()
+    sequencer.quarantine.set_aside("its payload is damaged")
+    for query, names in (("", ["a", "c", "d"]), ("state=running&", ["a", "d"])):
+        for limit in (1, 2, 3):
+            seen, token = [], ""
+            while token is not None:
+                answer = await server.client.get(f"/v1/runs?{query}limit={limit}&page_token={token}")
+                assert answer.status_code == 200, answer.text
+                seen += [run["name"] for run in answer.json()["runs"]]
+                token = answer.json()["next_page_token"]
+            assert seen == names
+
+
 async def test_a_worker_registers_beats_and_leaves(server, problem):
     await server.make_run(weights={"w": [1.0]})
     path = "/v1/runs/run/workers/w"

@@ -299,6 +299,21 @@ async def test_nothing_is_left_of_a_run_that_lived_and_was_deleted(redis_url: st
         assert set(await client.keys("*")) == {CATALOGUE, run_key("u1")}
 
 
+async def test_a_page_of_names_is_full_whatever_is_left_out(redis_url: str) -> None:
+    """Fewer names than asked for mean that there are no more: not that one was deleted meanwhile, or cannot be read. A
+    damaged name is passed as it stands in Redis."""
+    async with connected(redis_url) as store, Redis.from_url(redis_url) as client:
+        for number, name in enumerate(("a", "c", "e")):
+            await Chain.create(store, name, f"u{number}")
+        await client.zadd(NAMES, {"b": 0, b"d\xe9": 0, "d": 0})  # as of a run whose record is gone by now
+        await client.hset(CATALOGUE, mapping={b"d\xe9": await client.hget(CATALOGUE, "a"), "d": "not a record"})
+        pages, after = [], ""
+        while page := await store.names(after=after, limit=2):
+            pages.append([(run.name, run.sound) for run in page])
+            after = page[-1].name
+        assert pages == [[("a", True), ("c", True)], [("d\\xe9", False), ("e", True)]]
+
+
 async def test_a_run_is_the_same_over_the_unix_socket() -> None:
     """One server over TCP, another over the socket: one chain."""
     with RealRedis() as server:

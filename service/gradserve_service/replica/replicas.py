@@ -299,16 +299,16 @@ class Replicas:
             raise
 
     async def list_runs(self, after: str = "", limit: int = 100) -> list[dict[str, Any]]:
-        """Name, uid and time of living runs, in name order; without those whose record is damaged."""
+        """Name, uid and time of living runs, in name order; without those whose record is damaged. Fewer than `limit`
+        are all that there are."""
+        sound: list[CatalogueRecord] = []
         try:
-            records = await self.store.names(after=after, limit=limit)
+            while len(sound) < limit and (page := await self.store.names(after=after, limit=limit - len(sound))):
+                sound += [record for record in page if record.sound]
+                after = page[-1].name
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
-        return [
-            {"name": record.name, "uid": record.uid, "created_at": record.created_at}
-            for record in records
-            if record.sound
-        ]
+        return [{"name": record.name, "uid": record.uid, "created_at": record.created_at} for record in sound]
 
     def quarantined(self) -> list[str]:
         """Of every run that is set aside the reason."""

@@ -94,7 +94,7 @@ class Store(Protocol):
         ...
 
     async def names(self, *, after: str = "", limit: int = 100) -> list[CatalogueRecord]:
-        """Living runs in name order, starting behind `after`."""
+        """Living runs in name order, starting behind `after`. Fewer than `limit` are all that there are."""
         ...
 
     async def delete(self, name: str, uid: str) -> bool:

@@ -152,19 +152,23 @@ class RedisStore:
         return None if kept is None else catalogue_record(name, kept)
 
     async def names(self, *, after: str = "", limit: int = 100) -> list[CatalogueRecord]:
-        """See `Store.names`. A run deleted between the two questions is left out."""
+        """See `Store.names`. A run deleted between the two questions is left out, and another takes its place."""
         start = b"(" + untold(after) if after else b"-"
-        found = await self._link.call("ZRANGEBYLEX", NAMES, start, "+", "LIMIT", "0", str(limit))
-        if not found:
-            return []
-        kept = await self._link.call("HMGET", CATALOGUE, *found)
-        records = []
-        for name, text in zip(found, kept, strict=True):
-            try:
-                records += [catalogue_record(told(name), text)] if text else []
-            except StoreDamaged as damage:
-                log.error("%s", damage)
-        return [record for record in records if not record.deleted]
+        records: list[CatalogueRecord] = []
+        while len(records) < limit:
+            left = str(limit - len(records))
+            found = await self._link.call("ZRANGEBYLEX", NAMES, start, "+", "LIMIT", "0", left)
+            if not found:
+                break
+            kept = await self._link.call("HMGET", CATALOGUE, *found)
+            for name, text in zip(found, kept, strict=True):
+                try:
+                    records += [catalogue_record(told(name), text)] if text else []
+                except StoreDamaged as damage:
+                    log.error("%s", damage)
+            records = [record for record in records if not record.deleted]
+            start = b"(" + found[-1]
+        return records
 
     async def delete(self, name: str, uid: str) -> bool:
         """See `Store.delete`. True as soon as the mark is set: if Redis goes away then, the keys go later."""

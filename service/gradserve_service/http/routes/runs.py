@@ -153,11 +153,12 @@ async def _load_first(run: Replica, frame: Frame) -> None:
 
 
 async def _state_of(replicas: Replicas, name: str) -> str | None:
-    """The run's state, None when it was deleted since it was listed."""
+    """The run's state, None when it was deleted since it was listed, or nobody can tell: one run's damage must not take
+    the list of all others."""
     try:
         description = await (await replicas.open(name)).describe()
     except Refused as refused:
-        if refused.rejection.code not in ("run-not-found", "run-deleted"):
+        if refused.rejection.code not in ("run-not-found", "run-deleted", "quarantined", "store-lost"):
             raise
         return None
     return str(description["state"])
