@@ -82,6 +82,20 @@ async def test_a_run_that_never_rests_is_read_all_the_same(redis_url: str) -> No
         assert next(sequences) < 20
 
 
+async def test_a_run_that_another_server_deleted_is_dropped_from_memory(redis_url: str) -> None:
+    """Once this server has heard of it, when the next run is opened; whoever still holds it hears why."""
+    async with server(redis_url) as one, server(redis_url) as other:
+        for name in ("first", "second", "next"):
+            await a_run(one, name=name)
+        held = [await other.open(name) for name in ("first", "second")]
+        for name, run in zip(("first", "second"), held, strict=True):
+            await one.delete_run(name)
+            assert await refusal(run.weights()) == "run-deleted"
+        await other.open("next")
+        assert other.holdings().runs == 1
+        assert [await refusal(push(run, 1)) for run in held] == ["run-deleted", "run-deleted"]
+
+
 @pytest.mark.parametrize("lost_before", [False, True])
 async def test_a_push_that_is_refused_after_a_lost_race_leaves_no_payload(redis_url: str, lost_before: bool) -> None:
     """Its append named the object and wrote nothing: what is left are the objects that entries name. So it is where the

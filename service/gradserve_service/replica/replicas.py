@@ -257,7 +257,10 @@ class Replicas:
 
     async def _make_room(self) -> None:
         """Drop idle runs from memory, those asked for longest ago first, while all states are too large together. They
-        come back from the store at their next request."""
+        come back from the store at their next request. Runs that were deleted through another server go with them."""
+        for name, each in tuple(self._open.items()):
+            if each[0].gone is not None and self._open.get(name) is each:  # not a run that has the name by now
+                await self._forget(name, each[0].gone)
         held = {name: sequencer.state_bytes for name, (_, sequencer) in self._open.items()}
         excess = sum(held.values()) - self.limits.states_bytes_max
         for name, size in held.items():
