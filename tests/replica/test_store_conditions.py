@@ -116,6 +116,29 @@ async def test_a_full_disk_is_backpressure_until_there_is_room(redis: RealRedis)
         assert (outcome["outcome"], outcome["version"]) == ("applied", sequence)
 
 
+async def test_what_a_full_disk_leaves_of_a_delete_goes_when_there_is_room(redis: RealRedis) -> None:
+    """Two runs: the removal of one is interrupted, that of the other refused from the start. Both deletes are answered,
+    the server is ready meanwhile, and nothing of either stays."""
+    async with a_pushed_run(redis) as (replicas, run):
+        uids = [(await a_run(replicas, name=name)).uid for name in ("one", "other")]
+        redis.command("ACL", "SETUSER", "default", "-zrange")  # the first step of a removal, and only that
+        await replicas.delete_run("one")
+        redis.command("ACL", "SETUSER", "default", "+zrange")
+        redis.limit_files(16_000)
+        sequence = 2
+        while await outcome_of(run, sequence, "backpressure") is not None:
+            sequence += 1
+        assert await replicas.ready() == []
+        assert await refusal(replicas.delete_run("other")) == "backpressure"
+        redis.limit_files(-1)
+        while await outcome_of(run, sequence, "backpressure") is None:
+            pass
+        assert await replicas.ready() == []
+        await replicas.delete_run("other")
+        for uid in uids:
+            assert b"*1\r\n" in redis.command("KEYS", f"gradserve:{{{uid}}}:*")  # the mark
+
+
 @pytest.mark.parametrize("naming", ["publish", "keep_checkpoint"])
 async def test_an_image_that_finds_no_room_for_its_name_leaves_nothing(redis: RealRedis, naming: str) -> None:
     """Written, and then Redis is full: a snapshot's and a checkpoint's go at once, not when they expire."""

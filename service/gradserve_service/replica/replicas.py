@@ -282,6 +282,8 @@ class Replicas:
             deleted = await self.store.delete(name, meant)
         except StoreUnavailable as error:
             raise refuse("store-unavailable", f"the store does not answer: {error}") from error
+        except StoreFull as error:
+            raise refuse("backpressure", f"the store has no room: {error}") from error
         held = self._open.get(name)
         if held is not None and held[0].uid == meant:  # not a run that has the name by now
             await self._forget(name, Rejection("run-deleted", f"run '{name}' was deleted"))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 from .place import redis_place
-from .protocols import RunAbsent, StoreDamaged, StoreUnavailable, StoreUnfit
+from .protocols import RunAbsent, StoreDamaged, StoreFull, StoreUnavailable, StoreUnfit
 from .reading import readable, told, untold
 from .records import (
     DURABILITY_LEVELS,
@@ -132,8 +132,13 @@ class RedisStore:
             log.warning("%s gives durability %r, wanted is %r", self.url, settings.durability, self._wanted)
 
     async def _purge(self) -> None:
+        """A Redis that writes nothing now (its disk is full) answers all the same: the rest goes at a later check."""
         for uid in tuple(self._unpurged):
-            await purge(self._link, uid)
+            try:
+                await purge(self._link, uid)
+            except StoreFull as full:
+                log.warning("removing run %s has to wait (%s)", uid, full)
+                return
             self._unpurged.discard(uid)
 
     # Catalogue
