@@ -267,8 +267,17 @@ class WorkerSession:
         return said
 
     def _resolve(self, push: _Outstanding) -> Flow[None]:
-        """Learn what became of an outstanding push, by sending it once more."""
-        error = yield from self._send(push)
+        """Learn what became of an outstanding push, by sending it once more.
+
+        What is no word of the server may be the answer to this very body each time (a proxy's limit): then only the
+        server's row of this worker can tell, and where that is not to be had either, the push stays outstanding.
+        """
+        try:
+            error = yield from self._send(push)
+        except (UnexpectedAnswer, MalformedRequest, MalformedTensors) as foreign:
+            yield from self._register_again(foreign)
+            self.notices[-1] += "; the gradient of an interrupted push counted if its sequence is behind that one"
+            return
         if isinstance(error, PushResult):
             return
         if isinstance(error, Fenced | RunDeleted):

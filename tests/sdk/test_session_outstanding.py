@@ -8,7 +8,7 @@ import pytest
 import gradserve as gs
 from gradserve.session import WorkerSession
 from gradserve.wire import decode_frame
-from sdk.by_hand import ROW, Conversation, a_gradient, a_ready_session, accepted
+from sdk.by_hand import ROW, RUN, Conversation, a_gradient, a_ready_session, accepted
 
 
 def interrupted(fill: float = 1.0) -> WorkerSession:
@@ -87,6 +87,31 @@ def test_an_answer_of_something_else_says_nothing_of_it(status, answer):
     talk = Conversation(session.push(a_gradient(1.0)))
     assert (talk.asked.path[-2:], value(talk)) == ("/1", 1.0)
     assert talk.answer(200, accepted(1, "duplicate")).result.outcome == "duplicate"
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_what_is_answered_by_something_else_each_time_ends_with_the_servers_word(arrived):
+    """A proxy's limit for this one body: the worker's row tells where to go on, and the next gradient goes out."""
+    session = a_ready_session()
+    with pytest.raises(gs.UnexpectedAnswer):
+        Conversation(session.push(a_gradient(1.0))).answer(413, body=b"too large", content_type="text/html")
+    talk = Conversation(session.push(a_gradient(2.0)))
+    assert value(talk) == 1.0
+    talk.answer(413, body=b"too large", content_type="text/html")
+    assert (talk.asked.method, talk.asked.path) == ("PUT", f"{RUN.path}/workers/w0")
+    talk.answer(200, {**ROW, "next_sequence": 2, "receipt": "r1"} if arrived else ROW)
+    assert (talk.asked.path[-2:], value(talk)) == ("/2" if arrived else "/1", 2.0)
+    assert "413" in session.notices[0]
+
+
+def test_where_nothing_but_something_else_answers_it_stays():
+    """Then the row is not to be had either."""
+    session = a_ready_session()
+    with pytest.raises(gs.UnexpectedAnswer):
+        Conversation(session.push(a_gradient(1.0))).answer(404, body=b"default backend", content_type="text/plain")
+    with pytest.raises(gs.UnexpectedAnswer):
+        Conversation(session.push(a_gradient(2.0))).answer(404, body=b"no").answer(404, body=b"no")
+    assert value(Conversation(session.push(a_gradient(2.0)))) == 1.0
 
 
 @pytest.mark.parametrize("code", ["unauthorized", "forbidden", "malformed-request", "malformed-tensors"])
