@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from .async_worker import AsyncWorker
 from .checkpoints import FilePath, checkpoint_content, whole_file
-from .member import new_session
 from .records import Columns
 from .run import RunFacts
 from .run_session import RunSession
@@ -34,7 +33,7 @@ class AsyncRun(RunFacts):
         self, name: str | None = None, *, on_stale: OnStale = "refresh", heartbeat_seconds: float | None = None
     ) -> AsyncWorker:
         """A worker of this run; use it as a context manager."""
-        session = new_session(self._session, name, self._rank, self._client.worker_name)
+        session = self._client.new_session(self._session, name, self._rank)
         return AsyncWorker(self._client, session, on_stale=on_stale, heartbeat_seconds=heartbeat_seconds)
 
     # -- weights

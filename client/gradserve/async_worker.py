@@ -39,7 +39,6 @@ class AsyncWorker(Member):
         self._client = client
         self._lock = asyncio.Lock()  # one conversation at a time
         self._heartbeats: asyncio.Task[None] | None = None
-        client.sessions.add(session)
 
     # -- verbs
 
@@ -134,7 +133,7 @@ class AsyncWorker(Member):
                 LOG.warning("worker %s: heartbeat: %s", self.name, error)
 
     async def _depart(self) -> None:
-        self._client.sessions.discard(self._session)
+        self._client.forget(self._session)
         if self._gone or self.generation is None or self._fenced is not None or os.getpid() != self._process:
             self._gone = True
             return

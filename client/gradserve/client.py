@@ -8,6 +8,7 @@ import random
 import ssl
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError as SpecError
 
 from .errors import Closed, Misuse, ServerUnreachable, ValidationError, from_refused
-from .flows import FirstWeights, RunKey, open_run_flow, runs_flow, server_flow
-from .launcher import worker_name, worker_rank
+from .flows import FirstWeights, open_run_flow, runs_flow, server_flow
+from .launcher import worker_metadata, worker_name, worker_rank
 from .messages import Flow, Request, T
 from .retry import Patience, RetryBudget, with_retries
 from .run import Run
@@ -60,7 +61,8 @@ class Connection(Generic[Transport]):
     """What clients of both kinds hold: where the servers are, how patient to be, and a transport for each server."""
 
     # All clients' of this process: the second worker of a run must not take the first one's name, whoever made it.
-    sessions: ClassVar[weakref.WeakSet[WorkerSession]] = weakref.WeakSet()
+    _sessions: ClassVar[weakref.WeakSet[WorkerSession]] = weakref.WeakSet()
+    _naming: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
         self,
@@ -101,9 +103,26 @@ class Connection(Generic[Transport]):
             raise Closed(f"this client of {self.url} is closed: connect again")
         return with_retries(flow, patience or self.patience, self.servers, self.retry_budget)
 
-    def worker_name(self, run: RunKey, rank: int | None) -> str:
-        """A name for a worker that was given none."""
-        return worker_name(rank, {session.worker for session in self.sessions if session.run == run})
+    def new_session(self, run: RunSession, name: str | None, rank: int | None) -> WorkerSession:
+        """A worker's session under that name, or under one that no other of this process has in the run. Raises
+        `ValidationError`."""
+        with self._naming:
+            taken = {session.worker for session in self._sessions if session.run == run.key}
+            session = WorkerSession(
+                run.key,
+                worker_name(rank, taken) if name is None else name,
+                uuid.uuid4().hex,
+                first=run.first,
+                rank=run.rank,
+                metadata=worker_metadata(rank),
+            )
+            self._sessions.add(session)
+        return session
+
+    def forget(self, session: WorkerSession) -> None:
+        """Its worker has left: the name is free."""
+        with self._naming:
+            self._sessions.discard(session)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.url}>"

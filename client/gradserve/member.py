@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import uuid
 import warnings
-from collections.abc import Callable
 from typing import Any, get_args
 
 from .errors import Closed, Fenced, Forked, GradserveWarning, ValidationError
-from .flows import RunKey
 from .gradients import Gradients
-from .launcher import worker_metadata
 from .messages import Flow
 from .retry import Patience
-from .run_session import RunSession
 from .session import OnStale, Spoken, WorkerSession
 from .weights import PushResult, Weights
 
 LEASE_SECONDS = 30.0  # assumed until the server names its own
 LEAVE_SECONDS_MAX = 10.0  # a server that is away notices by itself that the worker is gone
-
-
-def new_session(
-    run: RunSession, name: str | None, rank: int | None, default_name: Callable[[RunKey, int | None], str]
-) -> WorkerSession:
-    """A session under that name, or under the one that the environment gives. Raises `ValidationError`."""
-    return WorkerSession(
-        run.key,
-        default_name(run.key, rank) if name is None else name,
-        uuid.uuid4().hex,
-        first=run.first,
-        rank=run.rank,
-        metadata=worker_metadata(rank),
-    )
 
 
 class Member:

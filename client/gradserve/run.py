@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from .checkpoints import FilePath, checkpoint_content, whole_file
-from .member import new_session
 from .records import Columns
 from .run_session import RunSession
 from .session import OnStale
@@ -69,7 +68,7 @@ class Run(RunFacts):
                   again as if computed at the current weights, `raise` raises `StaleGradient`
         heartbeat_seconds  how long it may be silent before it shows that it lives; default a third of its lease
         """
-        session = new_session(self._session, name, self._rank, self._client.worker_name)
+        session = self._client.new_session(self._session, name, self._rank)
         return Worker(self._client, session, on_stale=on_stale, heartbeat_seconds=heartbeat_seconds)
 
     # -- weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -77,7 +78,7 @@ class Worker(Member):
         self._thread: ThreadPoolExecutor | None = None  # of `submit`
         self._left = threading.Event()
         self._hurried = threading.Event()  # leaving because of an error, or of Ctrl-C: nobody waits for a server
-        client.sessions.add(session)
+        self._leave_by: float | None = None  # and then, on the monotonic clock
 
     # -- verbs
 
@@ -144,7 +145,7 @@ class Worker(Member):
 
     def leave(self) -> None:
         """Wait for what is on its way, and leave the run. Done by `with`; where that ends with an error, nothing is
-        tried again, and what is on its way has 10 s left.
+        tried again, and what is on its way has 10 s left (its thread ends when the client is closed).
 
         Raises what a `submit` raised whose result nobody asked for. Leaving twice is no error.
         """
@@ -166,6 +167,7 @@ class Worker(Member):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
+            self._leave_by = time.monotonic() + LEAVE_SECONDS_MAX
             self._hurried.set()
         try:
             self.leave()
@@ -205,11 +207,15 @@ class Worker(Member):
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        error = pending.exception(LEAVE_SECONDS_MAX if self._hurried.is_set() else None)
+        error = pending.exception(self._seconds_left())
         if error is not None and not pending.collected:
             pending.collected = True
             raise error
         self.last_push = pending.push or self.last_push
+
+    def _seconds_left(self) -> float | None:
+        """To wait for what is on its way; None: as long as it takes."""
+        return None if self._leave_by is None else max(0.0, self._leave_by - time.monotonic())
 
     def _keep_alive(self) -> None:
         """In a thread: a heartbeat whenever the worker was silent for a third of its lease."""
@@ -232,13 +238,13 @@ class Worker(Member):
                 self._lock.release()
 
     def _depart(self) -> None:
-        self._client.sessions.discard(self._session)
+        self._client.forget(self._session)
         if self._gone or self.generation is None or self._fenced is not None:
             self._gone = True
             return
-        hurried = self._hurried.is_set()
-        patience = for_at_most(self._client.patience, 0.0 if hurried else LEAVE_SECONDS_MAX)
-        free = self._lock.acquire(timeout=LEAVE_SECONDS_MAX if hurried else -1)
+        left = self._seconds_left()
+        patience = for_at_most(self._client.patience, LEAVE_SECONDS_MAX if left is None else 0.0)
+        free = self._lock.acquire(timeout=-1 if left is None else left)
         try:
             if not free:
                 raise ServerUnreachable("a gradient is still on its way")

@@ -221,6 +221,26 @@ def test_workers_of_one_process_have_names_of_their_own(client, server, name):
         assert third.name == first.name
 
 
+def test_names_are_given_once_however_many_ask_at_once(server, name):
+    """Each in a thread with a client of its own."""
+    start, given = threading.Barrier(16), []
+
+    def join():
+        with gs.connect(server.url) as own:
+            run = own.run(name)
+            start.wait(60)
+            given.append(run.worker())
+
+    with gs.connect(server.url) as client:
+        sgd(client, name)
+    threads = [threading.Thread(target=join) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({worker.name for worker in given}) == 16
+
+
 def test_a_heartbeat_finds_out_while_the_gradient_is_computed(client, name):
     """A worker that says nothing for a while shows that it lives, and learns that it was replaced."""
     run = sgd(client, name)
