@@ -44,6 +44,7 @@ class EventFeed:
         self.last_id = since
         self.again_seconds = AGAIN_SECONDS
         self.connections = 0
+        self._end: int | None = None  # of a run that was closed before: where its journal ends
         self._rest = b""
         self._lines: list[str] = []
         self._forget()
@@ -51,12 +52,15 @@ class EventFeed:
     def open(self, run: RunKey) -> Flow[Any]:
         """Open the stream, at the place where the last one ended; answers the driver's open body, None where the run is
         closed already and nothing will follow."""
-        if self.last_id is None:
+        if not self.connections:
             described = yield from describe_flow(run)  # from now on: asked before listening
-            self.last_id = int(described["position"])
+            position = int(described["position"])
+            self.last_id = position if self.last_id is None else self.last_id
             if described["state"] == "closed":
-                return None
-        if self.connections:
+                self._end = position
+                if self.last_id >= position:
+                    return None
+        else:
             yield Sleep(self.again_seconds, f"the events of run {run.name!r} broke off after position {self.last_id}")
         headers: Headers = (("Accept", EVENTS_MEDIA_TYPE), ("Last-Event-ID", str(self.last_id)), *run.guard)
         response = yield from ask(Request("GET", f"{run.path}/events", headers, streamed=True))
@@ -68,6 +72,10 @@ class EventFeed:
         self.connections += 1
         self._forget()  # half an event: it is sent again
         return response.stream
+
+    def ends_with(self, event: Event) -> bool:
+        """Will nothing of interest follow this one?"""
+        return event.closes or (self._end is not None and event.id >= self._end)
 
     def read(self, piece: bytes) -> Iterator[Event]:
         """The events that this piece of the stream completes. Raises `UnexpectedAnswer`."""

@@ -44,7 +44,7 @@ class Watch:
         if not self._waiting:
             raise StopIteration
         event = self._waiting.popleft()
-        if event.closes:
+        if self._feed.ends_with(event):
             self._waiting.clear()
             self.close()
         return event
@@ -110,16 +110,18 @@ class AsyncWatch:
             await self._events.aclose()
 
     async def _listen(self) -> AsyncGenerator[Event, None]:
-        while not (self._ended or self._client.closed):
+        while not self._over():
             try:
                 stream: AsyncStream | None = await self._client.drive(self._feed.open(self._run.key))
                 if stream is None:
                     return
                 self._stream = stream
+                if self._over():  # closed meanwhile, by another task
+                    return
                 async for piece in stream:
                     for event in self._feed.read(piece):
                         yield event
-                        if event.closes:
+                        if self._feed.ends_with(event):
                             return
                 raise ServerUnreachable("the server ended them")
             except ServerUnreachable as error:
@@ -129,6 +131,9 @@ class AsyncWatch:
                 return
             finally:
                 await self._close_stream()
+
+    def _over(self) -> bool:
+        return self._ended or self._client.closed
 
     async def _close_stream(self) -> None:
         stream, self._stream = self._stream, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import gradserve as gs
-from gradserve.events import AGAIN_SECONDS, EventFeed
+from gradserve.events import AGAIN_SECONDS, Event, EventFeed
 from gradserve.messages import Sleep
 from sdk.by_hand import RUN, Conversation, sent_header
 
@@ -48,8 +48,7 @@ def test_half_an_event_does_not_move_the_place():
     feed = EventFeed(6)
     assert list(feed.read(UPDATE[:-1])) == []
     assert feed.last_id == 6
-    talk = Conversation(feed.open(RUN)).answer(200, content_type="text/event-stream")
-    assert talk.ended
+    assert opened(feed).ended
     (event,) = feed.read(UPDATE)
     assert (event.id, event.fields["version"]) == (7, 3)
 
@@ -63,11 +62,20 @@ def test_from_now_on_begins_at_the_runs_position():
     assert talk.asked.streamed
 
 
-def test_a_run_that_is_closed_already_tells_nothing_more():
+@pytest.mark.parametrize("since", [None, 6, 7])
+def test_a_run_that_is_closed_already_tells_nothing_more(since):
     """The stream would begin behind the event that ends it, and never end."""
-    talk = Conversation(EventFeed().open(RUN)).answer(200, {"uid": RUN.uid, "position": 6, "state": "closed"})
+    talk = Conversation(EventFeed(since).open(RUN)).answer(200, {"uid": RUN.uid, "position": 6, "state": "closed"})
     assert talk.ended
     assert talk.result is None
+
+
+def test_of_a_closed_run_what_is_left_is_told():
+    """Reports may lie behind the closing event: the last of them ends it."""
+    feed = EventFeed(5)
+    talk = Conversation(feed.open(RUN)).answer(200, {"uid": RUN.uid, "position": 7, "state": "closed"})
+    assert sent_header(talk.asked, "Last-Event-ID") == "5"
+    assert [feed.ends_with(Event(position, "report")) for position in (6, 7)] == [False, True]
 
 
 def test_a_broken_stream_goes_on_after_the_last_event():

@@ -17,6 +17,10 @@ from gradserve.run import Run
 from gradserve.run_session import RunSession
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 10\n\n"
+DESCRIBED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    b'{"uid": "uid-1", "position": 0, "state": "running"}'
+)
 KEY = RunKey("digits", "uid-1")
 
 
@@ -27,7 +31,8 @@ def event(position: int, kind: str = "update", **fields: object) -> bytes:
 
 
 class Station:
-    """Sends one programme to each connection, then cuts it; the last one is left open."""
+    """Sends one programme to each who listens, then cuts it; the last one is left open. Who asks how the run is hears
+    that it is running, at position 0."""
 
     def __init__(self, *programmes: bytes) -> None:
         self._programmes = list(programmes)
@@ -50,6 +55,10 @@ class Station:
                         return
                     request += received
                 headers = dict(row.split(": ", 1) for row in request.decode().split("\r\n")[1:] if row)
+                if not request.split(b" ")[1].endswith(b"/events"):
+                    line.sendall(DESCRIBED)
+                    line.close()
+                    continue
                 self.asked.append(headers["Last-Event-ID"])
                 line.sendall(HEAD + self._programmes.pop(0))
                 if self._programmes:
@@ -157,3 +166,24 @@ async def test_leaving_ends_it_for_another_task(station):
             listening = asyncio.create_task(listen(events))
             await asyncio.wait_for(heard.wait(), 60)
         assert await asyncio.wait_for(listening, 60) == [1]
+
+
+async def test_leaving_ends_it_for_another_task_that_is_connecting(station):
+    """What is opened then is closed again."""
+    at = station(event(1))
+    async with gs.connect_async(at.url) as client:
+        run, opened, go_on = gs.AsyncRun(client, RunSession(OpenedRun(KEY, {}))), asyncio.Event(), asyncio.Event()
+        drive = client.drive
+
+        async def drive_and_wait(flow):
+            answer = await drive(flow)
+            opened.set()
+            await go_on.wait()
+            return answer
+
+        client.drive = drive_and_wait
+        async with run.watch(since=0) as events:
+            listening = asyncio.create_task(anext(events.__aiter__(), None))
+            await asyncio.wait_for(opened.wait(), 60)
+        go_on.set()
+        assert await asyncio.wait_for(listening, 60) is None
