@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -222,6 +223,25 @@ def files_no_longer_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_disk_that_takes_no_unlink_does_not_unpublish(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot is committed: who believed otherwise would remove the image of the newest one."""
+    store = await opened(url)
+    chain = await Chain.create(store)
+    await chain.put(*(b"%d" % n for n in range(5)))
+    first, second, third = await chain.publish(0), await chain.publish(1), await chain.image(3)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    assert isinstance(store, SqliteStore)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._files, "discard", full)
+        assert await store.publish("u1", second, third)
+    assert await store.snapshots("u1") == [third, second]
+    assert first.object.id in await kept_objects(url, "u1")
+    await store.close()
 
 
 async def test_a_full_disk_refuses_an_object_and_keeps_no_half_of_it(url: str) -> None:

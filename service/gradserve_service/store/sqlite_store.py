@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
@@ -14,7 +15,7 @@ from typing import Literal, TypeVar
 from . import sqlite_runs as runs
 from .lock_file import LockFile
 from .object_files import ObjectFiles, trouble
-from .protocols import RunAbsent, StoreDamaged, StoreUnavailable, StoreUnfit
+from .protocols import RunAbsent, StoreDamaged, StoreFull, StoreUnavailable, StoreUnfit
 from .records import (
     Appended,
     AppendResult,
@@ -241,7 +242,9 @@ class SqliteStore:
         published, unnamed = await self._submit(
             lambda db: runs.publish(db, self._files, uid, expected, snapshot, damaged)
         )
-        await self._in_files(self._files.discard, uid, unnamed)
+        # It is committed: what is not removed now the sweep gets, and nobody may take the snapshot for not published.
+        with contextlib.suppress(StoreFull, StoreUnavailable):
+            await self._in_files(self._files.discard, uid, unnamed)
         return published
 
     async def trim(self, uid: str) -> int:
