@@ -59,7 +59,7 @@ def gradient_layout(layout: Layout | None, gradients: Gradients) -> Layout:
         return Layout.of({**dict(zip(whole.names, whole.shapes, strict=True)), **in_rows})
     except Refused as refused:
         raise from_refused(refused) from None
-    except ValueError as error:  # ragged lists
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; what a foreign array says when it is none
         raise ValidationError(f"gradients: expected arrays: {error}") from None
 
 
@@ -131,7 +131,10 @@ def _row_ids(gradients: Mapping[str, ArrayLike | Rows]) -> RowIds:
     for name, each in gradients.items():
         if not isinstance(each, Rows):
             continue
-        ids = np.asarray(each.ids)
+        try:
+            ids = np.asarray(each.ids)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValidationError(f"tensor {name!r}: expected ids of rows, a vector of integers: {error}") from None
         if ids.size == 0:
             ids = ids.astype(np.int64)  # an empty list is one of floats
         if ids.ndim != 1 or ids.dtype.kind not in "iu":

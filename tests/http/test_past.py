@@ -159,9 +159,11 @@ async def test_the_numbers_beside_the_slots_are_told(server: Any) -> None:
     assert (await server.client.get(path)).json()["memory"] == memory
 
 
-async def test_most_optimizers_keep_no_numbers(run: Any) -> None:
-    """An empty object, not null."""
-    assert (await run.client.get("/v1/runs/run/statistics")).json()["memory"] == {}
+async def test_most_optimizers_keep_no_numbers(server: Any) -> None:
+    """An empty object, not null; those of an average of the weights are not the optimizer's."""
+    await server.make_run(weights={"w": [1.0, 1.0]}, optimizer="adamw", average="ema")
+    assert (await server.push(1, {"gradients": {"w": [4.0, 0.0]}})).status_code == 200
+    assert (await server.client.get("/v1/runs/run/statistics")).json()["memory"] == {}
 
 
 GROUPS = [

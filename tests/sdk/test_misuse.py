@@ -23,6 +23,7 @@ class Array:
 WRONG = [
     None, 3, "w", [np.ones(3)], {"w": "text"}, {"w": None}, {"w": {}}, {"w": Array()}, {3: np.ones(3)},
     {"w": [[1.0], [1.0, 2.0]]}, {"w": gs.Rows([0], [[1.0], [1.0, 2.0]])},
+    {"w": gs.Rows([[0], [0, 1]], [1.0, 1.0])}, {"w": gs.Rows(Array(), [1.0])}, {"w": gs.Rows([0], Array())},
     np.ones(3, np.complex64), np.array(["1"] * 3),
 ]  # fmt: skip
 

@@ -231,8 +231,9 @@ class RemoteOptimizer(torch.optim.Optimizer):
         """Take the run's present weights, without a gradient: before an evaluation, or after a pause."""
         worker = self._joined()
         self._collect()
+        weights = worker.pull()
         self._weights = None  # also where the run's are still the same: the parameters may not be
-        self._adopt(worker.pull())
+        self._adopt(weights)
 
     def state_dict(self) -> dict[str, Any]:
         """The run's optimizer state in torch's form: `torch.optim.AdamW(…).load_state_dict` takes it.
@@ -287,8 +288,9 @@ class RemoteOptimizer(torch.optim.Optimizer):
             rest = rest_of(came, self._parameters)
             slots, metadata = checkpoint_of(self.run, self._parameters, state, rest, self._form)
             restore_run(self.run, self._as_float32() | slots, metadata)
+        weights = worker.pull()
         self._weights = None  # the parameters are not those that were held, also where the run's are still the same
-        self._adopt(worker.pull())
+        self._adopt(weights)
 
     # -- what it knows
 

@@ -32,11 +32,17 @@ def statistics_json(state: State, tolerance: float | None) -> dict[str, Any]:
         "gradient_norm_median": _finite(history.median_norm()),
         "converged": converged,
         "effective_lr": _effective_lr(state),
-        "memory": {name: _finite(number) for name, number in state.arrays.memory.items()},
+        "memory": _memory(state.arrays),
         "measured_version": None if history.measured is None else history.measured_at,
         "tensors": _tensors(state),
         "warnings": warnings_of(state),
     }
+
+
+def _memory(arrays: Arrays) -> dict[str, float | None]:
+    """The optimizer's own numbers, without those of an average of the weights. None before the first weights."""
+    rule: Rule = arrays.rule
+    return {name: _finite(arrays.memory[name]) for name in rule.memory if name in arrays.memory}
 
 
 def _moving_norm(history: History) -> float | None:
