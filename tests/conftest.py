@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from real_redis import RealRedis
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in all that is started here. A shell without job control starts what it puts into the background
+    with SIGINT ignored, and programs hand that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
