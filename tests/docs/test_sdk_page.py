@@ -14,7 +14,7 @@ from sdk.serving import Server
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sdk.md").read_text(encoding="utf-8")
 OWNERS = (gs.Client, gs.Run, gs.Worker, gs.Submission, gs.Watch, gs.AsyncClient, gs.AsyncRun, gs.AsyncWorker)
-INSIDE = {"drive", "talk", "worker_name", "notices"}  # between the SDK's own modules
+INSIDE = {"drive", "talk", "new_session", "forget", "notices"}  # between the SDK's own modules
 
 
 def test_the_blocks_run_one_after_the_other(tmp_path: Path) -> None:

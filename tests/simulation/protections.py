@@ -52,12 +52,12 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("generations are compared", switches_of_rules.no_generations, "pauses", 0),
     _row("superseded instances are remembered", switches_of_rules.no_superseded, "kills", 20),
     _row("the same instance again is a heartbeat", switches_of_rules.always_join, "kills", 0),
-    _row("the base ETag is compared", switches_of_rules.no_base_etag, "rewinds", 0),
+    _row("the base ETag is compared", switches_of_rules.no_base_etag, "rewinds", 2),
     _row("an ETag has a part of the hash", switches_of_rules.etag_is_version, "lost-tail", 0),
-    _row("leaving is checked as a push is", switches_of_rules.leave_unchecked, "rewinds", 0),
+    _row("leaving is checked as a push is", switches_of_rules.leave_unchecked, "rewinds", 2),
     _row("new weights raise base_floor", switches_of_rules.no_floor_after_load, "people", 0),
     _row("a forgotten row raises base_floor", switches_of_rules.no_floor_after_forgetting, "crowd", 0),
-    _row("idempotency keys", switches_of_rules.no_keys, "people", 1),
+    _row("idempotency keys", switches_of_rules.no_keys, "people", 4),
     _row("the first weights win on the chain", switches_of_rules.loads_without_condition, "people", 5),
     _row("a change without a key gets one", switches_of_rules.no_key_of_its_own, "ghosts", 1),
     # kept states and changes
@@ -77,7 +77,7 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("an image holds the history", switches_of_states.no_history_in_images, "kills", 0),
     _row("who watches is told of other servers", switches_of_states.watch_own_entries_only, "network", 17),
     _row("a watcher is told of a gap", switches_of_states.no_gaps_told, "kills", 6),
-    _row("figures are told with their own entry", switches_of_states.figures_of_any_history, "rewinds", 154),
+    _row("figures are told with their own entry", switches_of_states.figures_of_any_history, "rewinds", 179),
     _row("a feed ends with its history", switches_of_states.feed_goes_on, "rewinds", 0),
     # which run
     _row("a change names its run by uid", switches_of_rules.no_run_guard, "recreate", 0),
@@ -102,7 +102,7 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("a snapshot copies the slots", switches.share_slots, "calm", 0),
     _row("states are compared where snapshots are due", switches.no_comparison, "wrong-bits", 1),
     _row("publish compares the newest snapshot", _disk(publish_expected=False), "slow-store", 8),
-    _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 0),
+    _row("publish compares the hash", _disk(publish_hash=False), "rewinds", 2),
     _row("trim stops at the previous snapshot", _disk(trim_to_previous=False), "kills", 0),
     # the SDK
     _row("a rewound worker drops its gradient", switches.resend_rewound, "rewinds", 0),
