@@ -75,11 +75,12 @@ def _show_runs(reports: Iterator[Report], total: int, *, trace: bool) -> int:
 
 def _switch_off(index: int) -> tuple[Protection, Report | None]:
     protection = PROTECTIONS[index]
-    return protection, protection.first_failure(start=0)
+    return protection, protection.first_failure(start=protection.seed)
 
 
 def _show_protections(results: Iterator[tuple[Protection, Report | None]]) -> int:
-    """One row a protection: the first seed of its mix that fails without it, and by which invariant."""
+    """One row a protection: a seed of its mix that fails without it (the one that is known, or the next), and by which
+    invariant."""
     unnoticed = 0
     for protection, report in results:
         unnoticed += report is None
