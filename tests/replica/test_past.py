@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gradserve.specs import PushFields, RunSpec
 from gradserve_service.replica import events as told
 from gradserve_service.replica.events import Event, Feed
 from gradserve_service.store.protocols import StoreUnavailable
+from gradserve_service.store.records import Head
 from replica.runs import a_run, gradient, push, refusal, server
 
 CLIPPED = RunSpec.model_validate(
@@ -107,6 +109,39 @@ async def test_a_trimmed_range_is_told_as_a_gap(store_url: str) -> None:
     assert first.position > 2
     assert gap.fields["version"] == first.fields["version"] - 1
     assert (gap.fields["position"], gap.fields["at"] > 0) == (1, True)
+
+
+async def test_who_was_answered_of_a_history_that_is_lost_before_the_first_event_comes_again(store_url: str) -> None:
+    """Entries of another history up to that place would else pass for read."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+        async with aclosing(await run.past.events(1)) as events:
+            run.past._feed.end()
+            async with asyncio.timeout(30):
+                assert [event async for event in events] == []
+
+
+async def test_a_head_of_a_history_that_was_lost_while_it_was_read_is_read_again(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a place of the lost history would be taken for one of the present."""
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+        fresh, heads = run.past._fresh, []
+
+        async def lost_once() -> Head:
+            heads.append(await fresh())
+            if len(heads) == 1:
+                run.past._feed.end()
+                return replace(heads[0], position=99)
+            return heads[-1]
+
+        monkeypatch.setattr(run.past, "_fresh", lost_once)
+        async with aclosing(await run.past.events(50)) as events:
+            (gap,) = await some(events, 1)
+        assert (gap.kind, gap.fields["kept_to"]) == ("gap", heads[1].position)
 
 
 async def test_nothing_is_kept_while_nobody_watches(store_url: str) -> None:

@@ -119,20 +119,24 @@ class Past:
         Ends when the run goes, when the store does not answer or has lost what was told: who comes again sees the
         history as it is then.
         """
-        head = await self._fresh()
+        life = -1
+        while life != self._feed.life:  # the head is of the history that is told from here on
+            life = self._feed.life
+            head = await self._fresh()
         if after is None or after <= head.position:
-            return self._events(head.position if after is None else after)
+            return self._events(life, head.position if after is None else after)
         published = self._sequencer.published
         version = -1 if published is None else published.version
         # What the reader was told last is not in this history: it hears so at once, and then what is new.
-        return self._events(head.position, self._gap(head.position, after, head.position + 1, head.position, version))
+        return self._events(
+            life, head.position, self._gap(head.position, after, head.position + 1, head.position, version)
+        )
 
-    async def _events(self, after: int, first: Event | None = None) -> AsyncGenerator[Event | None]:
+    async def _events(self, life: int, after: int, first: Event | None = None) -> AsyncGenerator[Event | None]:
         if first is not None:
             yield first
         feed = self._feed
         feed.open()
-        life = feed.life
         try:
             self._follow()
             number: int | None = None
