@@ -15,7 +15,7 @@ from gradserve.specs import PushFields, RunSpec
 from gradserve_service.replica import events as told
 from gradserve_service.replica.events import Event, Feed
 from gradserve_service.store.protocols import StoreUnavailable
-from gradserve_service.store.records import Head
+from gradserve_service.store.records import Head, Record
 from replica.runs import a_run, gradient, push, refusal, server
 
 CLIPPED = RunSpec.model_validate(
@@ -142,6 +142,30 @@ async def test_a_head_of_a_history_that_was_lost_while_it_was_read_is_read_again
         async with aclosing(await run.past.events(50)) as events:
             (gap,) = await some(events, 1)
         assert (gap.kind, gap.fields["kept_to"]) == ("gap", heads[1].position)
+
+
+async def test_figures_are_told_with_the_entry_that_they_were_measured_at(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal may already hold other entries at the versions of the history that this server still has."""
+
+    async def norms() -> list[float | None]:
+        events = [event async for event in run.past._from_journal(0, run.past._feed.position)]
+        return [event.fields["gradient_norm"] for event in events if event.kind == "update"]
+
+    async with server(store_url) as replicas:
+        run = await a_run(replicas)
+        await push(run, 1)
+        await push(run, 2)
+        records = run.past._records
+
+        async def of_another_history(after: int, last: int) -> AsyncIterator[Record]:
+            async for record in records(after, last):
+                yield replace(record, hash=bytes(32))
+
+        assert None not in await norms()
+        monkeypatch.setattr(run.past, "_records", of_another_history)
+        assert await norms() == [None, None]
 
 
 async def test_nothing_is_kept_while_nobody_watches(store_url: str) -> None:

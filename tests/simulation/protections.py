@@ -77,7 +77,7 @@ PROTECTIONS: tuple[Protection, ...] = (
     _row("an image holds the history", switches_of_states.no_history_in_images, "kills", 0),
     _row("who watches is told of other servers", switches_of_states.watch_own_entries_only, "network", 17),
     _row("a watcher is told of a gap", switches_of_states.no_gaps_told, "kills", 6),
-    _row("figures are told with their own entry", switches_of_states.figures_of_any_history, "rewinds", 179),
+    _row("figures are told with their own entry", switches_of_states.figures_of_any_history, "rewinds", 40),
     _row("a feed ends with its history", switches_of_states.feed_goes_on, "rewinds", 0),
     # which run
     _row("a change names its run by uid", switches_of_rules.no_run_guard, "recreate", 0),
